@@ -1,0 +1,57 @@
+"""Tool calling at catalogue scale: every tool is a short semantic code that a language model generates."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from toolscaler._version import __version__
+
+# Public name -> the module that defines it. Nothing is imported before it is asked for (PEP 562).
+_PUBLIC: dict[str, str] = {
+    "BM25Retriever": "toolscaler.evaluation.baselines",
+    "CodeTrie": "toolscaler.decoding",
+    "Codebook": "toolscaler.codebook",
+    "CompressionConfig": "toolscaler.training.compression",
+    "EmbeddingRetriever": "toolscaler.evaluation.baselines",
+    "GenerativeRetriever": "toolscaler.decoding",
+    "GistConfig": "toolscaler.compression",
+    "GistForToolCompression": "toolscaler.compression",
+    "PrefixConstrainedLogitsProcessor": "toolscaler.decoding",
+    "RetrievalConfig": "toolscaler.training.retrieval",
+    "RetrievedTool": "toolscaler.decoding",
+    "RunConfig": "toolscaler.pipeline",
+    "ToolDocument": "toolscaler.data",
+    "ToolParameter": "toolscaler.data",
+    "ToolQuery": "toolscaler.data",
+    "ToolRetrievalEvaluator": "toolscaler.evaluation",
+    "ToolscalerError": "toolscaler.errors",
+    "ToolscalerTokenizer": "toolscaler.tokenization",
+    "codebook_statistics": "toolscaler.codebook",
+    "compression_trainer": "toolscaler.training.compression",
+    "encode_documents": "toolscaler.compression",
+    "initialize_code_embeddings": "toolscaler.embedding",
+    "load_bundle": "toolscaler.data",
+    "load_tool_documents": "toolscaler.data",
+    "load_tool_queries": "toolscaler.data",
+    "ndcg_at_k": "toolscaler.evaluation",
+    "resolve_collisions": "toolscaler.codebook",
+    "retrieval_trainer": "toolscaler.training.retrieval",
+    "run_pipeline": "toolscaler.pipeline",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = _PUBLIC[name]
+    except KeyError:
+        raise AttributeError(f"module 'toolscaler' has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_PUBLIC))

@@ -1,0 +1,123 @@
+"""Every error toolscaler raises on purpose: each says what was expected, what came and what to do.
+
+All of them are children of :class:`ToolscalerError` and, where Python has a fitting builtin, of that builtin too, so
+that ``except ValueError`` keeps working for callers who know nothing of this module.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class ToolscalerError(Exception):
+    """Base class of every error that this library raises on purpose."""
+
+
+class ConfigError(ToolscalerError, ValueError):
+    """A configuration key has a value that is not allowed.
+
+    Args:
+        key: Dotted name of the key, for example ``codebook.num_centroids``.
+        value: What was given.
+        expected: What is allowed, in words.
+    """
+
+    def __init__(self, key: str, value: object, expected: str) -> None:
+        self.key, self.value, self.expected = key, value, expected
+        super().__init__(f"{key}: got {value!r}, expected {expected}")
+
+
+class DataError(ToolscalerError, ValueError):
+    """A file or row of a tool or query source cannot be used.
+
+    Args:
+        message: What is wrong and what to do.
+        path: The file, if there is one.
+        line: 1-based line (or record) number in that file.
+    """
+
+    def __init__(self, message: str, *, path: str | Path | None = None, line: int | None = None) -> None:
+        self.path = None if path is None else str(path)
+        self.line = line
+        where = "" if path is None else f"{path}:{line}: " if line is not None else f"{path}: "
+        super().__init__(f"{where}{message}")
+
+
+class AmbiguousSourceError(DataError):
+    """More than one reader fits a source; name one of ``candidates`` explicitly."""
+
+    def __init__(self, candidates: Iterable[str], *, path: str | Path | None = None) -> None:
+        self.candidates = tuple(sorted(candidates))
+        names = ", ".join(self.candidates)
+        super().__init__(f"several readers fit: {names}; choose one with format=...", path=path)
+
+
+class UnknownToolError(ToolscalerError, KeyError):
+    """A tool name is not in the catalogue; the nearest names are suggested.
+
+    Args:
+        name: What was asked for.
+        known: The names that exist, for suggestions.
+    """
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name = name
+        self.suggestions = tuple(difflib.get_close_matches(name, list(known), n=3, cutoff=0.6))
+        hint = f"; nearest: {', '.join(map(repr, self.suggestions))}" if self.suggestions else ""
+        self.message = f"no tool named {name!r} in the catalogue{hint}"
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        """Give the plain message (``KeyError`` would quote it)."""
+        return self.message
+
+
+class CodebookError(ToolscalerError, ValueError):
+    """Embeddings, codes or settings do not fit the codebook."""
+
+
+class TokenizationError(ToolscalerError, ValueError):
+    """A tokenizer, its code tokens and its tool index do not fit together."""
+
+
+class CompressionError(ToolscalerError, ValueError):
+    """Documents or settings do not fit the gist compressor."""
+
+
+class TrainingError(ToolscalerError, RuntimeError):
+    """A training stage cannot start or go on."""
+
+
+class DecodingError(ToolscalerError, ValueError):
+    """A decoding request cannot be served."""
+
+
+class EmptyCatalogueError(DecodingError):
+    """A subset leaves no tool to choose from; an empty set never means "everything"."""
+
+
+class EvaluationError(ToolscalerError, ValueError):
+    """Predictions and references do not fit together."""
+
+
+class ArtifactError(ToolscalerError, OSError):
+    """A saved artefact is missing, damaged or of an unknown format version.
+
+    Args:
+        message: What was expected, what was found and what to do.
+        path: The file or folder.
+    """
+
+    def __init__(self, message: str, *, path: str | Path | None = None) -> None:
+        self.path = None if path is None else str(path)
+        super().__init__(message if path is None else f"{path}: {message}")
+
+
+class MissingDependencyError(ToolscalerError, ImportError):
+    """An optional package is needed; the message names the extra that brings it."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(f"{purpose} needs {package!r}: pip install 'toolscaler[{extra}]'")

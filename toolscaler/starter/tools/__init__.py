@@ -1,0 +1,1 @@
+"""The starter catalogue's callable tools, one module a category."""
