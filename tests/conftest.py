@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -22,3 +27,26 @@ def shared_data() -> Path:
     if not (folder / "README.md").exists():
         pytest.skip(f"shared_data: no public data sets at ${_DATA_VARIABLE} or ../shared/data")
     return folder
+
+
+@cache
+def _tiny() -> ModuleType:
+    """Load tests/tiny.py by its path: with importlib import mode the tests are no package, and torch stays unloaded."""
+    spec = importlib.util.spec_from_file_location("toolscaler_tests_tiny", Path(__file__).with_name("tiny.py"))
+    if spec is None or spec.loader is None:
+        raise ImportError("tests/tiny.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def make_tiny_tokenizer() -> Callable[..., Any]:
+    """Give ``make(corpus=None, vocab_size=400, *, chat_template=None)`` -> a BPE ``PreTrainedTokenizerFast``."""
+    return _tiny().tiny_tokenizer
+
+
+@pytest.fixture(scope="session")
+def make_tiny_model() -> Callable[..., Any]:
+    """Give ``make(arch="llama", tokenizer=None, hidden_size=32, tie=False, *, num_layers=2, seed=0)`` -> causal LM."""
+    return _tiny().tiny_model
