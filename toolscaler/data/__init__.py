@@ -1,0 +1,46 @@
+"""Tools and queries as rows: any tool source in, tool documents and labelled queries out."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Public name -> the module that defines it. Nothing is imported before it is asked for (PEP 562).
+_PUBLIC: dict[str, str] = {
+    "BUNDLES": "toolscaler.data.bundles",
+    "QuerySplits": "toolscaler.data.splits",
+    "ReadReport": "toolscaler.data.sources.base",
+    "RowProblem": "toolscaler.data.sources.base",
+    "TASK_FIELDS": "toolscaler.data.documents",
+    "ToolBundle": "toolscaler.data.bundles",
+    "ToolDocument": "toolscaler.data.documents",
+    "ToolDocumentList": "toolscaler.data.sources.base",
+    "ToolParameter": "toolscaler.data.documents",
+    "ToolQuery": "toolscaler.data.queries",
+    "available_formats": "toolscaler.data.sources.registry",
+    "document_from_function": "toolscaler.data.sources.functions",
+    "documents_from_dataset": "toolscaler.data.sources",
+    "documents_from_functions": "toolscaler.data.sources.functions",
+    "load_bundle": "toolscaler.data.bundles",
+    "load_tool_documents": "toolscaler.data.sources",
+    "load_tool_queries": "toolscaler.data.query_files",
+    "register_reader": "toolscaler.data.sources.registry",
+    "retrieval_rows": "toolscaler.data.rows",
+    "split_queries": "toolscaler.data.splits",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = _PUBLIC[name]
+    except KeyError:
+        raise AttributeError(f"module 'toolscaler.data' has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_PUBLIC))
