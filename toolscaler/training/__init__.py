@@ -1,11 +1,11 @@
-"""Training recipes, one module a stage: documents, queries and a model go in, a Trainer that is ready to run comes out."""
+"""Training recipes, one module a stage: a model and documents or queries go in, a ready Trainer comes out."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-# Public name -> the module that defines it: a stage loads its own trainer (and trl, peft) only when asked for (PEP 562).
+# Public name -> the module that defines it: a stage loads its trainer (trl, peft) only when asked for (PEP 562).
 _PUBLIC: dict[str, str] = {
     "CompressionConfig": "toolscaler.training.compression",
     "RetrievalConfig": "toolscaler.training.retrieval",
