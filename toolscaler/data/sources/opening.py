@@ -297,7 +297,7 @@ def _find_kind(data: bytes, suffix: str) -> SourceKind:
     """Decide how a file is written; JSON and JSON lines are told apart by content."""
     stated = _KIND_OF_SUFFIX.get(suffix)
     if stated not in (None, "json", "jsonl"):
-        return stated  # type: ignore[return-value]
+        return stated
     lines = [line.strip() for line in data.removeprefix(codecs.BOM_UTF8).split(b"\n") if line.strip()]
     if not lines:
         return stated or "text"

@@ -1,0 +1,353 @@
+"""JSON Schemas of tool arguments: check them, and bring the type names people write to those of JSON Schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from toolscaler.errors import DataError
+
+#: The type names of JSON Schema.
+JSON_TYPES: frozenset[str] = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
+
+_SYNONYMS: dict[str, str] = {
+    **dict.fromkeys(("str", "text", "char", "character", "varchar", "uuid", "url", "uri", "email", "path"), "string"),
+    **dict.fromkeys(("date", "datetime", "date-time", "time", "timestamp", "binary", "bytes", "file"), "string"),
+    **dict.fromkeys(("int", "int32", "int64", "long", "short", "bigint", "biginteger", "uint"), "integer"),
+    **dict.fromkeys(("float", "double", "decimal", "numeric", "real", "float32", "float64"), "number"),
+    **dict.fromkeys(("bool",), "boolean"),
+    **dict.fromkeys(("list", "arraylist", "tuple", "set", "frozenset", "sequence", "vector", "linkedlist"), "array"),
+    **dict.fromkeys(("dict", "dictionary", "map", "hashmap", "mapping", "hashtable", "json", "struct"), "object"),
+    **dict.fromkeys(("none", "nonetype", "nil"), "null"),
+}
+_ANY = frozenset({"", "any", "mixed", "unknown", "*", "object or any"})
+_GENERIC = re.compile(r"^([\w.-]+)\s*[\[<](.*)[\]>]$", re.DOTALL)
+_SCHEMA_KEYS = frozenset(
+    {"additionalProperties", "contains", "else", "if", "not", "propertyNames", "then", "unevaluatedItems"}
+    | {"unevaluatedProperties"}
+)
+_SCHEMA_LIST_KEYS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+_SCHEMA_MAP_KEYS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties"})
+
+
+def _split_top(text: str, separators: str) -> list[str]:
+    """Split at separators that stand outside brackets."""
+    parts, depth, start = [], 0, 0
+    for at, char in enumerate(text):
+        depth += (char in "[<(") - (char in "]>)")
+        if char in separators and depth == 0:
+            parts.append(text[start:at])
+            start = at + 1
+    return [part.strip() for part in [*parts, text[start:]]]
+
+
+def type_schema(text: str) -> dict[str, Any]:
+    """Give the JSON Schema of a type as people write it: ``STRING``, ``List[int]``, ``HashMap``, ``int | None``.
+
+    Args:
+        text: The type's name.
+
+    Returns:
+        A schema with ``type`` (and ``items``, ``additionalProperties`` or ``anyOf`` where the text says so), and the
+        text under ``x-type`` where it says more than the schema's own type name. A name that means any value, or that
+        nobody knows, gives no ``type``.
+    """
+    schema = _parsed_type(text.strip())
+    if text.strip() and schema.get("type") != text.strip().lower():
+        schema["x-type"] = text
+    return schema
+
+
+def _parsed_type(text: str) -> dict[str, Any]:
+    lower = text.lower()
+    if lower in JSON_TYPES:
+        return {"type": lower}
+    if lower in _SYNONYMS:
+        return {"type": _SYNONYMS[lower]}
+    if lower in _ANY:
+        return {}
+    if lower == "enum":
+        return {"type": "string"}
+    if lower.startswith("date (yyyy-mm-dd"):
+        return {"type": "string", "format": "date"}
+    options = _split_top(re.sub(r"\s+or\s+", "|", text), "|")
+    if len(options) > 1:
+        return _union(options)
+    if lower.endswith("[]"):
+        return {"type": "array", **_items(text[:-2])}
+    generic = _GENERIC.match(text)
+    if generic:
+        return _parsed_generic(generic.group(1).rpartition(".")[2].lower(), generic.group(2))
+    if re.match(r"^(date|time|datetime)\b", lower):
+        return {"type": "string"}
+    return {}
+
+
+def _items(text: str) -> dict[str, Any]:
+    items = _parsed_type(text.strip())
+    return {"items": items} if items else {}
+
+
+def _parsed_generic(outer: str, inner: str) -> dict[str, Any]:
+    arguments = _split_top(inner, ",")
+    if outer == "optional":
+        return _union([inner, "null"])
+    if outer == "union":
+        return _union(arguments)
+    kind = outer if outer in JSON_TYPES else _SYNONYMS.get(outer, "")
+    if kind == "array":
+        return {"type": "array", **(_items(inner) if len(arguments) == 1 else {})}
+    if kind == "object":
+        value = _parsed_type(arguments[1]) if len(arguments) == 2 else {}
+        return {"type": "object", "additionalProperties": value} if value else {"type": "object"}
+    return {"type": kind} if kind else {}
+
+
+def _union(options: Iterable[str]) -> dict[str, Any]:
+    schemas = [_parsed_type(option) for option in options]
+    if not all(schemas):
+        return {}  # one option allows any value
+    if all(set(schema) == {"type"} for schema in schemas):
+        kinds = list(dict.fromkeys(schema["type"] for schema in schemas))
+        return {"type": kinds[0] if len(kinds) == 1 else kinds}
+    return {"anyOf": schemas}
+
+
+def normalize_schema(schema: Any) -> dict[str, Any]:
+    """Bring a loosely written schema to JSON Schema, Draft 2020-12.
+
+    Type names of programming languages become JSON types (the original stays under ``x-type``, see
+    :func:`type_schema`); ``required: true`` inside a property moves to the object's list; ``items`` as a list becomes
+    ``prefixItems``; ``nullable`` becomes a ``null`` type; boolean ``exclusiveMinimum`` (Draft 4) takes the number of
+    ``minimum``. A schema that is text is a type name, or a description where no type has that name.
+
+    Args:
+        schema: A schema, a type name, or ``None`` for any value. Not changed.
+
+    Returns:
+        The schema as new dictionaries. It may still be invalid in ways that only its author can mend; see
+        :func:`check_schema`.
+
+    Raises:
+        DataError: ``schema`` is none of these.
+    """
+    if schema is None or schema is True:
+        return {}
+    if isinstance(schema, str):
+        parsed = _parsed_type(schema.strip())
+        return type_schema(schema) if parsed or schema.strip().lower() in _ANY else {"description": schema}
+    if not isinstance(schema, Mapping):
+        raise DataError(f"expected a JSON Schema object, got {type(schema).__name__}")
+    result: dict[str, Any] = {}
+    for key, value in schema.items():
+        _normalize_keyword(str(key), value, result)
+    _draft4_bounds(result)
+    if result.pop("nullable", None) is True:
+        _allow_null(result)
+    if "properties" in result or "required" in result:
+        _normalize_required(schema, result)
+    return result
+
+
+def _normalize_keyword(key: str, value: Any, result: dict[str, Any]) -> None:
+    if key == "type":
+        _normalize_type(value, result)
+    elif key == "properties" and isinstance(value, Mapping):
+        result[key] = {str(name): _normalize_property(item) for name, item in value.items()}
+    elif key in _SCHEMA_MAP_KEYS and isinstance(value, Mapping):
+        result[key] = {str(name): normalize_schema(item) for name, item in value.items()}
+    elif (key in _SCHEMA_KEYS or key == "items") and isinstance(value, Mapping | str):
+        result[key] = normalize_schema(value)
+    elif key == "items" and isinstance(value, list | tuple):
+        result["prefixItems"] = [normalize_schema(item) for item in value]
+    elif key in _SCHEMA_LIST_KEYS and isinstance(value, list | tuple):
+        result[key] = [normalize_schema(item) for item in value]
+    elif key == "examples" and value is not None and not isinstance(value, list):
+        result[key] = [value]
+    elif key == "description":
+        result[key] = "" if value is None else value if isinstance(value, str) else str(value)
+    else:
+        result[key] = value
+
+
+def _normalize_type(value: Any, result: dict[str, Any]) -> None:
+    if isinstance(value, str):
+        found = type_schema(value)
+    elif isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value):
+        found = _union(value)
+        if found.get("type") != list(value):
+            found["x-type"] = " | ".join(value)
+    elif value is None:
+        found = {}
+    else:
+        found = {"type": value}  # left for check_schema to refuse
+    for key, item in found.items():
+        result.setdefault(key, item)
+
+
+def _normalize_property(schema: Any) -> dict[str, Any]:
+    """Normalise a property, without Draft 3's ``required: true``, which :func:`_normalize_required` reads."""
+    if isinstance(schema, Mapping) and isinstance(schema.get("required"), bool):
+        schema = {key: value for key, value in schema.items() if key != "required"}
+    return normalize_schema(schema)
+
+
+def _normalize_required(schema: Mapping[str, Any], result: dict[str, Any]) -> None:
+    given = schema.get("required")
+    names = list(given) if isinstance(given, list | tuple) else [given] if isinstance(given, str) and given else []
+    if given is not None and not isinstance(given, list | tuple | str | bool):
+        return  # left for check_schema to refuse
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping):
+        names += [
+            str(name) for name, item in properties.items() if isinstance(item, Mapping) and item.get("required") is True
+        ]
+    result.pop("required", None)
+    if names:
+        result["required"] = list(dict.fromkeys(names)) if all(isinstance(name, str) for name in names) else names
+
+
+def _draft4_bounds(result: dict[str, Any]) -> None:
+    for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        flag = result.get(exclusive)
+        if isinstance(flag, bool):
+            del result[exclusive]
+            if flag and bound in result:
+                result[exclusive] = result.pop(bound)
+
+
+def _allow_null(result: dict[str, Any]) -> None:
+    kinds = result.get("type")
+    if isinstance(kinds, str):
+        result["type"] = [kinds, "null"]
+    elif isinstance(kinds, list) and "null" not in kinds:
+        result["type"] = [*kinds, "null"]
+    elif kinds is None and "anyOf" in result:
+        result["anyOf"] = [*result["anyOf"], {"type": "null"}]
+    if isinstance(result.get("enum"), list) and None not in result["enum"]:
+        result["enum"] = [*result["enum"], None]
+
+
+def parameters_schema(value: Any, required: Iterable[str] | None = None) -> dict[str, Any]:
+    """Give the object schema of a tool's arguments, however a table of tools writes them.
+
+    Args:
+        value: A JSON Schema of an object; or a mapping of argument name to schema (or type name); or a list of
+            arguments, each a mapping with ``name`` (and ``type``, ``description``, ``required``, ``default``); or
+            ``None`` for no arguments.
+        required: Names of the required arguments, where the source lists them apart.
+
+    Returns:
+        A normalised schema (:func:`normalize_schema`) of type ``object``.
+
+    Raises:
+        DataError: ``value`` is none of these, or an argument of a list has no name.
+    """
+    if value is None or value == "":
+        value = {}
+    if isinstance(value, list | tuple):
+        value = {"type": "object", "properties": _named_arguments(value)}
+    if not isinstance(value, Mapping):
+        raise DataError(f"expected the arguments as an object or a list, got {type(value).__name__}")
+    if not _is_object_schema(value):
+        value = {"type": "object", "properties": value}
+    schema = {"type": "object", **normalize_schema(value)}
+    schema.setdefault("properties", {})
+    if required is not None:
+        names = [required] if isinstance(required, str) else list(required)
+        schema["required"] = list(dict.fromkeys([*schema.get("required", []), *names]))
+        if not schema["required"]:
+            del schema["required"]
+    return schema
+
+
+def _is_object_schema(value: Mapping[str, Any]) -> bool:
+    """Tell a schema from a mapping of argument names: an argument may be called ``type`` or ``properties`` too."""
+    if isinstance(value.get("properties"), Mapping) and not isinstance(value.get("type"), Mapping):
+        return True
+    return isinstance(value.get("type"), str) and _parsed_type(value["type"].strip()).get("type") == "object"
+
+
+def _named_arguments(items: Iterable[Any]) -> dict[str, Any]:
+    properties: dict[str, Any] = {}
+    for item in items:
+        if not isinstance(item, Mapping) or not isinstance(item.get("name"), str) or not item["name"]:
+            raise DataError(f"expected each argument as an object with a name, got {item!r:.80}")
+        properties[item["name"]] = {key: value for key, value in item.items() if key != "name"}
+    return properties
+
+
+def check_schema(schema: Any, what: str = "parameters") -> None:
+    """Refuse what is no JSON Schema of an object, by Draft 2020-12 or the draft that ``$schema`` names.
+
+    Args:
+        schema: The schema.
+        what: What it describes, for the message.
+
+    Raises:
+        DataError: It is invalid; the message names the place in the schema.
+    """
+    if not isinstance(schema, Mapping):
+        raise DataError(f"{what}: expected a JSON Schema object, got {type(schema).__name__}")
+    if _plainly_valid(schema):
+        return
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import Draft202012Validator, validator_for
+
+    draft = schema.get("$schema", "")
+    if not isinstance(draft, str):
+        raise DataError(f"{what}: invalid JSON Schema at $.$schema: expected text, got {type(draft).__name__}")
+    try:
+        validator_for(schema, default=Draft202012Validator).check_schema(dict(schema))
+    except SchemaError as error:
+        place = ".".join(["$", *map(str, error.absolute_path)])
+        hint = f"; expected one of {', '.join(sorted(JSON_TYPES))}" if place.endswith(".type") else ""
+        raise DataError(f"{what}: invalid JSON Schema at {place}: {error.message[:200]}{hint}") from error
+    except RecursionError as error:
+        raise DataError(f"{what}: invalid JSON Schema: too deep a nesting") from error
+
+
+def check_arguments_schema(schema: Any) -> None:
+    """Refuse what cannot describe a tool's arguments: an invalid schema, or one that is not of an object.
+
+    Raises:
+        DataError: The message names the place in the schema.
+    """
+    check_schema(schema, "parameters")
+    if schema.get("type", "object") != "object":
+        raise DataError(f"parameters: expected a schema of type 'object', got {schema['type']!r}")
+
+
+_TEXT_KEYS = frozenset({"description", "title", "format"})
+_FREE_KEYS = frozenset({"default", "x-type", "example"})
+
+
+def _plainly_valid(schema: Any, depth: int = 0) -> bool:
+    """Say quickly that a schema of everyday keywords is valid; ``False`` means: ask the full validator."""
+    if not isinstance(schema, Mapping) or depth > 20:
+        return False
+    for key, value in schema.items():
+        if key == "type":
+            fine = isinstance(value, str) and value in JSON_TYPES
+        elif key in _TEXT_KEYS:
+            fine = isinstance(value, str)
+        elif key == "properties":
+            fine = isinstance(value, Mapping) and all(_plainly_valid(item, depth + 1) for item in value.values())
+        elif key == "items":
+            fine = _plainly_valid(value, depth + 1)
+        elif key == "additionalProperties":
+            fine = isinstance(value, bool) or _plainly_valid(value, depth + 1)
+        elif key == "required":
+            fine = _is_name_list(value)
+        elif key == "enum":
+            fine = isinstance(value, list)
+        else:
+            fine = key in _FREE_KEYS
+        if not fine:
+            return False
+    return True
+
+
+def _is_name_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value) and len(set(value)) == len(value)
