@@ -1,0 +1,308 @@
+"""Retrieval stage: labelled queries go in, a causal LM that writes the code of a fitting tool comes out.
+
+The recipe is TRL's ``SFTTrainer`` on prompt–completion rows (paper section 4.2, L_ret). Two things are its own. Prompts
+are padded on the left, so that all completions end in the same columns and the output head is computed for these
+columns alone; and the prompt is tokenised by :meth:`ToolscalerTokenizer.encode_retrieval_prompt`, the same call that
+decoding makes, so that training and inference see the same ids.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from toolscaler.errors import ConfigError, TrainingError
+from toolscaler.training.adapters import code_row_targets
+
+if TYPE_CHECKING:
+    from toolscaler.tokenization import ToolscalerTokenizer
+
+logger = logging.getLogger(__name__)
+
+IGNORE_INDEX = -100
+
+
+@dataclass
+class RetrievalConfig(SFTConfig):
+    """Settings of the retrieval stage: every field of TRL's ``SFTConfig``, with the paper's values as defaults.
+
+    What differs from ``SFTConfig``: 5 epochs, peak learning rate 4e-5, cosine schedule with 3 % warm-up, effective
+    batch of 64 on one process (16 rows × 4 accumulation steps; divide the latter by the number of processes), no
+    gradient checkpointing (rows are short), a checkpoint every epoch, no external loggers, bf16 only where a GPU
+    supports it.
+
+    Attributes:
+        use_lora: Train a LoRA adapter and the code rows alone; otherwise every weight.
+        lora_r: Rank.
+        lora_alpha: Scale.
+        lora_dropout: Dropout in the adapter.
+        lora_target_modules: Module names, or ``"all-linear"``.
+        prompt_token_dropout: Share of prompt tokens hidden at random in each training step, the first and the last
+            token of the prompt excepted. 0 (the paper) hides none; small bases made from scratch gain from 0.1 to 0.3.
+        train_end_token: Count the end token after the codes in the loss, so that plain ``generate`` stops. The codes
+            themselves are always counted.
+    """
+
+    num_train_epochs: float = field(default=5.0, metadata={"help": "Epochs (paper: 5)."})
+    learning_rate: float = field(default=4e-5, metadata={"help": "Peak learning rate (paper: 4e-5)."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule (paper: cosine)."})
+    warmup_steps: float = field(default=0.03, metadata={"help": "Warm-up; below 1, a share of all steps (paper: 3 %)."})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows a device and step."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows a device in evaluation."})
+    gradient_accumulation_steps: int = field(default=4, metadata={"help": "16 x 4 = 64, the paper's batch."})
+    max_length: int | None = field(default=512, metadata={"help": "Longest prompt plus completion, in tokens."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute activations."})
+    bf16: bool | None = field(default=None, metadata={"help": "bfloat16 autocast; default: where a GPU supports it."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
+    report_to: Any = field(default="none", metadata={"help": "External loggers."})
+    use_lora: bool = field(default=False, metadata={"help": "LoRA and code rows instead of all weights."})
+    lora_r: int = field(default=32, metadata={"help": "LoRA rank."})
+    lora_alpha: int = field(default=128, metadata={"help": "LoRA scale."})
+    lora_dropout: float = field(default=0.1, metadata={"help": "LoRA dropout."})
+    lora_target_modules: str = field(default="all-linear", metadata={"help": "Comma-separated names, or all-linear."})
+    prompt_token_dropout: float = field(default=0.0, metadata={"help": "Share of prompt tokens hidden in training."})
+    train_end_token: bool = field(default=True, metadata={"help": "Count the end token in the loss."})
+
+    def __post_init__(self) -> None:
+        if not torch.cuda.is_available():
+            self.use_cpu = True
+        if self.bf16 is None:
+            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        if not 0 <= self.prompt_token_dropout < 1:
+            raise ConfigError("retrieval.prompt_token_dropout", self.prompt_token_dropout, "a share from 0 to below 1")
+        if self.packing or self.padding_free:
+            raise ConfigError("retrieval.packing", True, "false: rows are short and padded on the left")
+        super().__post_init__()
+
+
+class RetrievalCollator:
+    """Pad rows on the left and keep only the label columns that any row uses.
+
+    Args:
+        pad_token_id: Id for the padding.
+    """
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: Sequence[Mapping[str, list[int]]]) -> dict[str, torch.Tensor]:
+        """Make a batch.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` of shape (B, T), and ``labels`` of shape (B, C + 1), where C is the
+            longest completion of the batch. Labels belong to the last C + 1 columns; the first of them is ignored.
+        """
+        width = max(len(row["input_ids"]) for row in rows)
+        kept = 1 + max(_completion_width(row["labels"]) for row in rows)
+        input_ids = torch.full((len(rows), width), self.pad_token_id, dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        labels = torch.full((len(rows), kept), IGNORE_INDEX, dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids = torch.tensor(row["input_ids"], dtype=torch.long)
+            input_ids[index, width - len(ids) :] = ids
+            attention_mask[index, width - len(ids) :] = 1
+            tail = torch.tensor(row["labels"][-(kept - 1) :], dtype=torch.long)
+            labels[index, kept - len(tail) :] = tail
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def _completion_width(labels: Sequence[int]) -> int:
+    """Count the columns from the first label that is not ignored to the end."""
+    for position, label in enumerate(labels):
+        if label != IGNORE_INDEX:
+            return len(labels) - position
+    return 0
+
+
+class RetrievalTrainer(SFTTrainer):
+    """``SFTTrainer`` for rows from :func:`tokenize_retrieval_rows`; computes logits only where there are labels."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Give the mean cross-entropy of the completion tokens (paper section 4.2, L_ret).
+
+        The batch is that of :class:`RetrievalCollator`. Over accumulated or distributed batches the mean is over all
+        their completion tokens.
+        """
+        labels = inputs["labels"]
+        kept = labels.shape[1]
+        outputs = model(**self._model_inputs(model, inputs, kept))
+        logits = outputs.logits[:, -kept:-1].float()
+        targets = labels[:, 1:]
+        total = cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORE_INDEX, reduction="sum"
+        )
+        counted = (targets != IGNORE_INDEX).sum()
+        loss = total / torch.as_tensor(counted if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        mode = "train" if self.model.training else "eval"
+        with torch.no_grad():
+            right = ((logits.argmax(-1) == targets) & (targets != IGNORE_INDEX)).sum()
+            counts = self.accelerator.gather_for_metrics(torch.stack([right, counted])[None]).sum(0)
+        self._metrics[mode]["mean_token_accuracy"].append((counts[0] / counts[1].clamp(min=1)).item())
+        return (loss, outputs) if return_outputs else loss
+
+    def _model_inputs(self, model: Any, inputs: dict[str, Any], kept: int) -> dict[str, Any]:
+        mask = inputs["attention_mask"]
+        rate = self.args.prompt_token_dropout
+        if rate and model.training:
+            mask = hide_prompt_tokens(mask, inputs["labels"], rate)
+        given = {"input_ids": inputs["input_ids"], "attention_mask": mask, "use_cache": False}
+        accepted = self._accepted_arguments()
+        if "position_ids" in accepted:
+            given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        if "logits_to_keep" in accepted:
+            given["logits_to_keep"] = kept
+        return given
+
+    def _accepted_arguments(self) -> frozenset[str]:
+        if not hasattr(self, "_accepted"):
+            base = self.accelerator.unwrap_model(self.model)
+            base = base.get_base_model() if isinstance(base, PeftModel) else base
+            self._accepted = frozenset(inspect.signature(type(base).forward).parameters)
+        return self._accepted
+
+
+def hide_prompt_tokens(mask: torch.Tensor, labels: torch.Tensor, rate: float) -> torch.Tensor:
+    """Hide prompt tokens at random.
+
+    Args:
+        mask: (B, T) attention mask of left-padded rows.
+        labels: (B, C + 1) labels of the last columns (:class:`RetrievalCollator`).
+        rate: Chance of each prompt token to be hidden. The first and the last token of a prompt are never hidden.
+
+    Returns:
+        (B, T) mask with zeros at the hidden tokens; positions counted over it are those of the shortened prompt.
+    """
+    width = mask.shape[1]
+    first_label = width - labels.shape[1] + (labels != IGNORE_INDEX).int().argmax(1)
+    columns = torch.arange(width, device=mask.device)
+    start = width - mask.sum(1)
+    inner = (columns > start[:, None]) & (columns < (first_label - 1)[:, None])
+    hidden = inner & (torch.rand(mask.shape, device=mask.device) < rate)
+    return mask.masked_fill(hidden, 0)
+
+
+def tokenize_retrieval_rows(
+    tokenizer: ToolscalerTokenizer, rows: Dataset | Sequence[Mapping[str, str]], config: RetrievalConfig
+) -> Dataset:
+    """Turn prompt–completion rows into token ids and labels.
+
+    Args:
+        tokenizer: Tokenizer that knows the codes.
+        rows: ``prompt`` (the query as the user wrote it) and ``completion`` (code text such as ``<a_1><b_2>``).
+        config: ``max_length`` and ``train_end_token`` are read.
+
+    Returns:
+        Dataset with ``input_ids`` and ``labels``. A prompt that does not fit loses its first tokens, after the
+        tokenizer's start token; how many rows were cut is logged.
+
+    Raises:
+        TrainingError: There are no rows, a row lacks a column, or a completion holds anything but codes.
+    """
+    rows = list(rows)
+    if not rows:
+        raise TrainingError("expected retrieval rows, got none; check the split and the query files")
+    first, cut = tokenizer.first_code_id, 0
+    input_ids, labels = [], []
+    for number, row in enumerate(rows):
+        if "prompt" not in row or "completion" not in row:
+            raise TrainingError(f"row {number}: expected the columns prompt and completion, got {sorted(row)}")
+        codes = tokenizer(row["completion"], add_special_tokens=False)["input_ids"]
+        if not codes or min(codes) < first:
+            raise TrainingError(f"row {number}: expected a completion of code tokens only, got {row['completion']!r}")
+        prompt = tokenizer.encode_retrieval_prompt(row["prompt"])
+        room = len(prompt) if config.max_length is None else config.max_length - len(codes) - 1
+        if room < 1:
+            raise TrainingError(f"max_length={config.max_length} leaves no room for a prompt before {len(codes)} codes")
+        if len(prompt) > room:
+            cut += 1
+            head = prompt[:1] if prompt[0] == tokenizer.bos_token_id and room > 1 else []
+            prompt = head + prompt[len(prompt) - room + len(head) :]
+        input_ids.append(prompt + codes + [tokenizer.eos_token_id])
+        end = tokenizer.eos_token_id if config.train_end_token else IGNORE_INDEX
+        labels.append([IGNORE_INDEX] * len(prompt) + codes + [end])
+    if cut:
+        logger.warning("%d of %d prompts were cut to max_length=%s tokens", cut, len(rows), config.max_length)
+    return Dataset.from_dict({"input_ids": input_ids, "labels": labels})
+
+
+def retrieval_trainer(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: ToolscalerTokenizer,
+    train_rows: Dataset | Sequence[Mapping[str, str]],
+    config: RetrievalConfig | None = None,
+    *,
+    eval_rows: Dataset | Sequence[Mapping[str, str]] | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+) -> RetrievalTrainer:
+    """Make the trainer of the retrieval stage; call ``.train()`` on it.
+
+    Args:
+        model: Causal LM whose vocabulary already holds the code rows
+            (:func:`toolscaler.initialize_code_embeddings`). With ``config.use_lora`` it is wrapped; a model that is a
+            ``PeftModel`` already is taken as it is.
+        tokenizer: Tokenizer with codebook and tool index; saved with every checkpoint.
+        train_rows: Prompt–completion rows (:func:`toolscaler.data.retrieval_rows`); one row a relevant tool.
+        config: Settings; default: the paper's.
+        eval_rows: Rows for the validation loss.
+        callbacks: More Trainer callbacks.
+
+    Raises:
+        TrainingError: The model's vocabulary is smaller than the tokenizer's, or the rows cannot be used.
+    """
+    config = config if config is not None else RetrievalConfig()
+    size = model.get_input_embeddings().weight.shape[0]
+    if size < len(tokenizer) and size > 0:  # 0: partitioned away under ZeRO-3
+        raise TrainingError(
+            f"expected at least {len(tokenizer)} embedding rows, the model has {size}; "
+            "call initialize_code_embeddings(model, tokenizer, ...) first"
+        )
+    if config.use_lora and not isinstance(model, PeftModel):
+        model = _with_adapter(model, tokenizer, config)
+    if isinstance(model, PeftModel):
+        head = model.get_output_embeddings()
+        # 2026-11: TRL 1.16 reads lm_head.bias, which peft's TrainableTokensWrapper does not pass through.
+        head.bias = getattr(head, "bias", None)
+    config.dataset_kwargs = {**(config.dataset_kwargs or {}), "skip_prepare_dataset": True}
+    config.remove_unused_columns = False
+    return RetrievalTrainer(
+        model=model,
+        args=config,
+        train_dataset=tokenize_retrieval_rows(tokenizer, train_rows, config),
+        eval_dataset=None if eval_rows is None else tokenize_retrieval_rows(tokenizer, eval_rows, config),
+        processing_class=tokenizer,
+        data_collator=RetrievalCollator(tokenizer.pad_token_id),
+        callbacks=callbacks,
+    )
+
+
+def _with_adapter(model: PreTrainedModel, tokenizer: ToolscalerTokenizer, config: RetrievalConfig) -> PeftModel:
+    targets: Any = config.lora_target_modules
+    if targets != "all-linear":
+        targets = [name.strip() for name in targets.split(",")]
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type="CAUSAL_LM",
+            r=config.lora_r,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            target_modules=targets,
+            trainable_token_indices=code_row_targets(model, tokenizer),
+        ),
+    )
