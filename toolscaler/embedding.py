@@ -1,0 +1,261 @@
+"""Embedding: a language model and its tokenizer in, the model with rows for all code tokens out (section 4.2)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from toolscaler.errors import CodebookError, ConfigError, TokenizationError
+
+if TYPE_CHECKING:
+    from toolscaler.codebook import Codebook
+    from toolscaler.tokenization import ToolscalerTokenizer
+
+logger = logging.getLogger(__name__)
+
+_SCALES = ("match", "none")
+_INITS = ("reframe", "random")
+_CHUNK = 8192
+
+
+@torch.no_grad()
+def initialize_code_embeddings(
+    model: Any,
+    tokenizer: ToolscalerTokenizer,
+    embeddings: np.ndarray | torch.Tensor | None = None,
+    *,
+    codebook: Codebook | None = None,
+    scale: str = "match",
+    init: str = "reframe",
+    seed: int = 0,
+    pad_to_multiple_of: int | None = None,
+) -> Any:
+    """Give every code token its rows in the model: the "reframe embedding" of the paper (section 4.2).
+
+    The row of code k at level l of gist i is the mean, over the tools that carry it, of the gist output (first level)
+    or of the inverse PCA of the residual that the level quantised (later levels). A code that no tool carries gets the
+    inverse PCA of its centroid; without ``embeddings`` every code does. The matrices grow where needed and never
+    shrink. Rows of other tokens keep every bit; rows that growing adds and no code owns (padding) get the mean of the
+    old rows.
+
+    All V·L levels are written, to the input embeddings and, where it is not tied to them, to the output head; a bias of
+    the head gets the mean of the old biases there. With ``scale="match"`` each row keeps its direction and gets the
+    mean norm of the old rows of the matrix that it is written to: input rows that of the input rows, head rows that of
+    the head rows. With ``scale="none"`` both get the vector itself. Input embeddings that multiply by a constant
+    (Gemma) get the vector divided by it, so that the model sees the vector.
+
+    Calling it again gives the same rows. Under DeepSpeed ZeRO-3 call it on every rank.
+
+    Args:
+        model: Causal language model of transformers, any floating dtype; changed in place. A PEFT wrapper comes later.
+        tokenizer: Its tokenizer with code tokens.
+        embeddings: Gist outputs, float (N, V, D), in the order of ``tokenizer.tool_names``, or ``None``.
+        codebook: Codebook that made the codes; the tokenizer's if not given. Needed for ``init="reframe"``.
+        scale: ``"match"`` or ``"none"`` (the paper's literal form).
+        init: ``"reframe"``, or ``"random"``: the ablation "w/o reframe embedding", normal noise with the norm of
+            ``"match"``, or with the model's ``initializer_range`` under ``scale="none"``.
+        seed: For random rows.
+        pad_to_multiple_of: Grow the matrices to a multiple of this.
+
+    Returns:
+        The model.
+
+    Raises:
+        ConfigError: ``scale`` or ``init`` is not one of the above.
+        CodebookError: ``embeddings`` or the codebook fit neither the tokenizer nor the width of the model.
+        TokenizationError: The model has no ordinary embedding matrix.
+    """
+    for key, value, allowed in (("scale", scale, _SCALES), ("init", init, _INITS)):
+        if value not in allowed:
+            raise ConfigError(key, value, " or ".join(map(repr, allowed)))
+    layer = _input_embeddings(model)
+    old_rows, width = _shape(layer.weight)
+    if init == "random":
+        vectors = _random_vectors(model, tokenizer.num_code_tokens, width, seed)
+    else:
+        vectors = torch.from_numpy(reframe_vectors(tokenizer, embeddings, codebook=codebook))
+    if vectors.shape[1] != width:
+        raise CodebookError(
+            f"the codebook's vectors have {vectors.shape[1]} dimensions, the model's embeddings {width}; use the model "
+            "that the tools were compressed with, or one of the same width"
+        )
+    if scale == "match":
+        vectors = _unit_rows(vectors, seed)
+    _grow(model, tokenizer.required_vocab_size, old_rows, pad_to_multiple_of)
+
+    layer, head = _input_embeddings(model), model.get_output_embeddings()
+    span = (tokenizer.first_code_id, old_rows)
+    _write_rows(layer.weight, vectors, span, scale=scale, divisor=_embedding_scale(layer))
+    if head is not None and not _tied(head.weight, layer.weight):
+        _write_rows(head.weight, vectors, span, scale=scale)
+    if getattr(head, "bias", None) is not None:
+        _write_bias(head.bias, len(vectors), span)
+    return model
+
+
+def reframe_vectors(
+    tokenizer: ToolscalerTokenizer,
+    embeddings: np.ndarray | torch.Tensor | None = None,
+    *,
+    codebook: Codebook | None = None,
+) -> np.ndarray:
+    """Compute the vector of every code token from the tools that carry it, not scaled (paper, section 4.2).
+
+    Args:
+        tokenizer: Tokenizer whose tool index says which tool carries which code.
+        embeddings: Gist outputs, float (N, V, D), in the order of ``tokenizer.tool_names``; ``None`` for the vectors
+            that the codebook alone gives.
+        codebook: Codebook that made the codes; the tokenizer's if not given.
+
+    Returns:
+        float32 (num_code_tokens, D), in id order.
+
+    Raises:
+        CodebookError: There is no codebook, or sizes, shapes or values do not fit.
+    """
+    codebook = codebook if codebook is not None else tokenizer.codebook
+    if codebook is None:
+        raise CodebookError(
+            "init='reframe' needs a codebook, and neither the tokenizer nor the call has one; pass codebook=, or use "
+            "init='random'"
+        )
+    if tuple(codebook.code_sizes) != tokenizer.code_sizes:
+        sizes = (tokenizer.code_sizes, tuple(codebook.code_sizes))
+        raise CodebookError(f"expected a codebook with the tokenizer's code sizes {sizes[0]}, got {sizes[1]}")
+    gists, width = codebook.num_gists, codebook.hidden_size
+    if embeddings is None:
+        table, codes = np.empty((0, gists, width), np.float32), np.empty((0, tokenizer.code_length), np.int32)
+    else:
+        table, codes = _as_float32(embeddings), tokenizer.tool_index.codes
+        expected = (len(codes), gists, width)
+        if table.shape != expected:
+            raise CodebookError(f"embeddings: expected shape (tools, gists, width) = {expected}, got {table.shape}")
+    vectors = np.concatenate(codebook.level_embeddings(table, codes)).astype(np.float32, copy=False)
+    if not np.isfinite(vectors).all():
+        raise CodebookError("embeddings: expected finite numbers, got NaN or infinity")
+    return vectors
+
+
+@contextmanager
+def gathered(parameters: Sequence[torch.Tensor]) -> Iterator[bool]:
+    """Make parameters whole that DeepSpeed ZeRO-3 has partitioned; others are whole already.
+
+    Args:
+        parameters: Parameters to read and write inside the block.
+
+    Yields:
+        Whether this process should write: under ZeRO-3 only rank 0, whose values go to all ranks afterwards.
+    """
+    partitioned = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
+    if not partitioned:
+        yield True
+        return
+    import deepspeed
+
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    with deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0):
+        yield rank == 0
+
+
+def _input_embeddings(model: Any) -> torch.nn.Embedding:
+    layer = model.get_input_embeddings()
+    if not isinstance(layer, torch.nn.Embedding) or layer.weight.is_meta:
+        state = "on the meta device" if isinstance(layer, torch.nn.Embedding) else f"a {type(layer).__name__}"
+        raise TokenizationError(
+            f"the model's input embeddings are {state}, expected torch.nn.Embedding with values; load the model first, "
+            "and wrap it with an adapter only after its code rows are initialised"
+        )
+    return layer
+
+
+def _shape(weight: torch.Tensor) -> tuple[int, int]:
+    """Give rows and columns; a parameter that ZeRO-3 has partitioned keeps them beside its empty self."""
+    rows, columns = getattr(weight, "ds_shape", weight.shape)
+    return int(rows), int(columns)
+
+
+def _tied(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one is other or (one.numel() > 0 and one.data_ptr() == other.data_ptr())
+
+
+def _embedding_scale(layer: torch.nn.Embedding) -> float:
+    """Give the factor by which the layer multiplies its rows, as it is rounded in the forward pass."""
+    factor = getattr(layer, "embed_scale", 1.0)
+    return float(factor.to(layer.weight.dtype) if isinstance(factor, torch.Tensor) else factor)
+
+
+def _as_float32(embeddings: np.ndarray | torch.Tensor) -> np.ndarray:
+    if isinstance(embeddings, torch.Tensor):
+        return embeddings.detach().float().cpu().numpy()
+    return np.asarray(embeddings, dtype=np.float32)
+
+
+def _random_vectors(model: Any, count: int, width: int, seed: int) -> torch.Tensor:
+    deviation = getattr(model.config.get_text_config(), "initializer_range", 0.02)
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) * deviation
+
+
+def _unit_rows(vectors: torch.Tensor, seed: int) -> torch.Tensor:
+    """Scale rows to norm 1; a zero row, which has no direction, gets a random one."""
+    norms = vectors.norm(dim=1, keepdim=True)
+    empty = (norms == 0).squeeze(1)
+    if empty.any():
+        logger.warning("%d code tokens have a zero vector; their rows get random directions", int(empty.sum()))
+        noise = torch.randn(vectors.shape, generator=torch.Generator().manual_seed(seed))
+        vectors = torch.where(empty[:, None], noise, vectors)
+        norms = vectors.norm(dim=1, keepdim=True)
+    return vectors / norms
+
+
+def _grow(model: Any, needed: int, old_rows: int, multiple: int | None) -> None:
+    """Resize the vocabulary to at least ``needed`` rows, and to a multiple if one is given; never to fewer rows."""
+    rows = max(needed, old_rows)
+    if multiple is not None:
+        rows = -(-rows // multiple) * multiple
+    if rows != old_rows:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def _statistics(weight: torch.Tensor, count: int) -> tuple[float, torch.Tensor]:
+    """Give the mean norm and the mean of the first rows, a chunk at a time."""
+    norms = 0.0
+    total = torch.zeros(weight.shape[1], dtype=torch.float64)
+    for start in range(0, count, _CHUNK):
+        rows = weight[start : min(start + _CHUNK, count)].float()
+        norms += float(rows.norm(dim=1).sum())
+        total += rows.sum(dim=0).cpu().double()
+    return norms / count, total / count
+
+
+def _write_rows(
+    weight: torch.Tensor, vectors: torch.Tensor, span: tuple[int, int], *, scale: str, divisor: float = 1.0
+) -> None:
+    """Write the code rows, and the mean of the old rows where growing has added rows that no code owns."""
+    first, old_rows = span
+    last = first + len(vectors)
+    with gathered([weight]) as writes:
+        norm, mean = _statistics(weight, min(first, old_rows))
+        factor = norm if scale == "match" else 1.0 / divisor
+        rows = (vectors * factor).to(weight.dtype)
+        if not torch.isfinite(rows).all():
+            raise CodebookError(f"code vectors do not fit into {weight.dtype}; use scale='match', or another dtype")
+        if writes:
+            weight[first:last] = rows.to(weight.device)
+            for start, stop in ((old_rows, first), (max(last, old_rows), len(weight))):
+                weight[start:stop] = mean.to(weight)
+
+
+def _write_bias(bias: torch.Tensor, count: int, span: tuple[int, int]) -> None:
+    """Give the codes the mean of the old biases: no advantage over other tokens, and no disadvantage."""
+    first, old_rows = span
+    with gathered([bias]) as writes:
+        if writes:
+            mean = bias[: min(first, old_rows)].float().mean().to(bias.dtype)
+            bias[first : first + count] = mean
+            bias[max(first + count, old_rows) :] = mean
+            bias[old_rows:first] = mean

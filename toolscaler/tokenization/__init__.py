@@ -1,0 +1,53 @@
+"""Tokenization: codes and tools in, a Hugging Face tokenizer that knows both out; and tool names from its output."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Public name -> module; imported on first use, since the tokenizer brings transformers along (PEP 562).
+_PUBLIC = {
+    "ToolIndex": "toolscaler.tokenization.tool_index",
+    "ToolscalerTokenizer": "toolscaler.tokenization.tokenizer",
+    "code_offsets": "toolscaler.tokenization.code_tokens",
+    "code_token": "toolscaler.tokenization.code_tokens",
+    "code_tokens": "toolscaler.tokenization.code_tokens",
+    "codes_to_text": "toolscaler.tokenization.code_tokens",
+    "find_codes": "toolscaler.tokenization.code_tokens",
+    "position_letters": "toolscaler.tokenization.code_tokens",
+}
+
+if TYPE_CHECKING:
+    from toolscaler.tokenization.code_tokens import (
+        code_offsets,
+        code_token,
+        code_tokens,
+        codes_to_text,
+        find_codes,
+        position_letters,
+    )
+    from toolscaler.tokenization.tokenizer import ToolscalerTokenizer
+    from toolscaler.tokenization.tool_index import ToolIndex
+
+__all__ = [
+    "ToolIndex",
+    "ToolscalerTokenizer",
+    "code_offsets",
+    "code_token",
+    "code_tokens",
+    "codes_to_text",
+    "find_codes",
+    "position_letters",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_PUBLIC))

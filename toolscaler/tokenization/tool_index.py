@@ -1,0 +1,392 @@
+"""The tool index: tool id -> code sequence, and back. Immutable; every change makes a new one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from toolscaler._files import write_text
+from toolscaler.errors import ArtifactError, TokenizationError, UnknownToolError
+from toolscaler.tokenization.code_tokens import check_code_sizes
+
+#: Version of the layout of ``tool_index.json`` that this library writes and reads.
+FORMAT_VERSION = 1
+
+#: What to do with tools whose codes collide (method of the codebook): only ``share`` lets two tools have one sequence.
+COLLISION_POLICIES: tuple[str, ...] = ("reassign", "suffix", "share")
+
+
+class ToolIndex(Mapping[str, tuple[int, ...]]):
+    """Which tool has which code sequence.
+
+    A read-only mapping from tool id to codes, in the order in which tools were added. It is immutable: a holder of an
+    index knows that nothing has changed while :attr:`ToolscalerTokenizer.tool_index` is the same object.
+
+    Args:
+        code_sizes: Number of codes at each position, (code_length,).
+        tool_ids: N unique, non-empty tool ids.
+        codes: Integers (N, code_length); row j belongs to ``tool_ids[j]``.
+        document_hashes: N content hashes of the tools' documents (``None`` where unknown), or ``None`` for all unknown.
+        collisions: ``reassign``, ``suffix`` (unique codes) or ``share`` (several tools may have the same codes).
+
+    Raises:
+        TokenizationError: Shapes, ids or codes do not fit; or codes collide although the policy is not ``share``.
+    """
+
+    __slots__ = ("_by_codes", "_codes", "_collisions", "_hashes", "_rows", "_sizes", "_tool_ids")
+
+    def __init__(
+        self,
+        code_sizes: Iterable[int],
+        tool_ids: Iterable[str] = (),
+        codes: Any = None,
+        *,
+        document_hashes: Iterable[str | None] | None = None,
+        collisions: str = "reassign",
+    ) -> None:
+        if collisions not in COLLISION_POLICIES:
+            raise TokenizationError(f"collisions: expected one of {', '.join(COLLISION_POLICIES)}, got {collisions!r}")
+        self._sizes = check_code_sizes(code_sizes)
+        self._collisions = collisions
+        self._tool_ids = _checked_ids(tool_ids)
+        self._codes = _checked_codes(codes, self._tool_ids, self._sizes)
+        self._hashes = _checked_hashes(document_hashes, len(self._tool_ids))
+        self._rows: dict[str, int] | None = None
+        self._by_codes: dict[tuple[int, ...], tuple[str, ...]] | None = None
+        if collisions != "share":
+            self._refuse_shared_codes()
+
+    @property
+    def code_sizes(self) -> tuple[int, ...]:
+        """Number of codes at each position."""
+        return self._sizes
+
+    @property
+    def code_length(self) -> int:
+        """Number of codes of every tool."""
+        return len(self._sizes)
+
+    @property
+    def collisions(self) -> str:
+        """The policy for equal code sequences."""
+        return self._collisions
+
+    @property
+    def tool_ids(self) -> tuple[str, ...]:
+        """The N tool ids, in order."""
+        return self._tool_ids
+
+    @property
+    def codes(self) -> np.ndarray:
+        """The codes, int32 (N, code_length), read-only; row j belongs to ``tool_ids[j]``."""
+        return self._codes
+
+    @property
+    def document_hashes(self) -> tuple[str | None, ...]:
+        """The N content hashes, ``None`` where unknown."""
+        return self._hashes if self._hashes is not None else (None,) * len(self._tool_ids)
+
+    def __getitem__(self, tool_id: str) -> tuple[int, ...]:
+        return tuple(self._codes[self.row(tool_id)].tolist())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tool_ids)
+
+    def __len__(self) -> int:
+        return len(self._tool_ids)
+
+    def __contains__(self, tool_id: object) -> bool:
+        return tool_id in self._row_of
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when settings, tools, their order, codes and hashes are equal."""
+        if not isinstance(other, ToolIndex):
+            return NotImplemented
+        mine = (self._sizes, self._collisions, self._tool_ids, self.document_hashes)
+        theirs = (other._sizes, other._collisions, other._tool_ids, other.document_hashes)
+        return mine == theirs and np.array_equal(self._codes, other._codes)
+
+    def __hash__(self) -> int:
+        return hash((self._sizes, self._collisions, self._tool_ids, self._codes.tobytes()))
+
+    def __repr__(self) -> str:
+        return f"ToolIndex({len(self)} tools, code_sizes={self._sizes}, collisions={self._collisions!r})"
+
+    def __copy__(self) -> ToolIndex:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ToolIndex:
+        return self
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        # Look-up tables are left out: the pickle, and with it the fingerprint that `datasets` takes of a tokenizer,
+        # must not depend on what was looked up before, and stays small.
+        state = (self._sizes, self._collisions, self._tool_ids, self._codes, self._hashes)
+        return (_restore, state)
+
+    def row(self, tool_id: str) -> int:
+        """Give the row of a tool in :attr:`codes`.
+
+        Raises:
+            UnknownToolError: There is no such tool; the error suggests near names.
+        """
+        try:
+            return self._row_of[tool_id]
+        except KeyError:
+            raise UnknownToolError(tool_id, self._tool_ids) from None
+
+    def tools_with(self, codes: Iterable[int]) -> tuple[str, ...]:
+        """Give the tools that have exactly these codes.
+
+        Args:
+            codes: One code for each position.
+
+        Returns:
+            Tool ids in index order: none where the sequence is free, several only under the policy ``share``.
+        """
+        if self._by_codes is None:
+            table: dict[tuple[int, ...], tuple[str, ...]] = {}
+            for tool_id, row in zip(self._tool_ids, self._codes.tolist(), strict=True):
+                key = tuple(row)
+                table[key] = (*table.get(key, ()), tool_id)
+            self._by_codes = table
+        return self._by_codes.get(tuple(int(code) for code in codes), ())
+
+    def document_hash(self, tool_id: str) -> str | None:
+        """Give the content hash of the document from which the tool's codes were made, or ``None``.
+
+        Raises:
+            UnknownToolError: There is no such tool.
+        """
+        row = self.row(tool_id)
+        return None if self._hashes is None else self._hashes[row]
+
+    def with_tools(
+        self, tool_ids: Iterable[str], codes: Any, document_hashes: Iterable[str | None] | None = None
+    ) -> ToolIndex:
+        """Make an index that has more tools, after the present ones.
+
+        Args:
+            tool_ids: M new ids.
+            codes: Integers (M, code_length).
+            document_hashes: M content hashes, or ``None``.
+
+        Returns:
+            A new index.
+
+        Raises:
+            TokenizationError: An id exists, a code is out of range, or codes collide under a policy that forbids it.
+        """
+        new_ids = _checked_ids(tool_ids)
+        known = [tool_id for tool_id in new_ids if tool_id in self]
+        if known:
+            raise TokenizationError(f"tools exist already: {_few(known)}; remove them first or choose other ids")
+        new_codes = _checked_codes(codes, new_ids, self._sizes)
+        new_hashes = _checked_hashes(document_hashes, len(new_ids))
+        hashes = None
+        if self._hashes is not None or new_hashes is not None:
+            hashes = (*self.document_hashes, *(new_hashes or (None,) * len(new_ids)))
+        return self._replaced((*self._tool_ids, *new_ids), np.concatenate([self._codes, new_codes]), hashes)
+
+    def without_tools(self, tool_ids: Iterable[str]) -> ToolIndex:
+        """Make an index that lacks some tools; the others keep their order and codes.
+
+        Raises:
+            UnknownToolError: An id is not in the index; nothing is removed then.
+        """
+        gone = {self.row(tool_id) for tool_id in _name_list(tool_ids)}
+        keep = [row for row in range(len(self)) if row not in gone]
+        hashes = None if self._hashes is None else tuple(self._hashes[row] for row in keep)
+        return self._replaced(tuple(self._tool_ids[row] for row in keep), self._codes[keep], hashes)
+
+    def renamed(self, names: Mapping[str, str]) -> ToolIndex:
+        """Make an index in which tools have new ids and keep their place, codes and hashes.
+
+        Args:
+            names: Old id -> new id. Swaps are allowed.
+
+        Raises:
+            UnknownToolError: An old id is not in the index.
+            TokenizationError: Two tools would have the same id.
+        """
+        for old in names:
+            self.row(old)
+        tool_ids = _checked_ids(names.get(tool_id, tool_id) for tool_id in self._tool_ids)
+        return self._replaced(tool_ids, self._codes, self._hashes)
+
+    def save(self, path: str | Path, extra: Mapping[str, Any] | None = None) -> None:
+        """Write the index as JSON, one tool a line, atomically.
+
+        Args:
+            path: File to write.
+            extra: Further top-level keys, for what belongs to the tokenizer rather than to the index.
+
+        Raises:
+            TokenizationError: An extra key has the name of a key of the index.
+        """
+        head: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "code_sizes": list(self._sizes),
+            "collisions": self._collisions,
+        }
+        taken = sorted({*head, "tools", "document_hashes"} & set(extra or {}))
+        if taken:
+            raise TokenizationError(f"extra: expected keys other than the index's own, got {', '.join(taken)}")
+        head.update(extra or {})
+        lines = [f"{_json(key)}: {_json(value)}," for key, value in head.items()]
+        rows = zip(self._tool_ids, self._codes.tolist(), strict=True)
+        tools = ",\n".join(f"{_json(tool_id)}:{_json(codes)}" for tool_id, codes in rows)
+        hashes = "null" if self._hashes is None else "[\n" + ",\n".join(map(_json, self._hashes)) + "\n]"
+        write_text(
+            path, "\n".join(["{", *lines, f'"tools": {{\n{tools}\n}},', f'"document_hashes": {hashes}', "}", ""])
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> tuple[ToolIndex, dict[str, Any]]:
+        """Read an index that :meth:`save` wrote.
+
+        Returns:
+            The index, and the extra top-level keys of the file.
+
+        Raises:
+            ArtifactError: The file is missing, damaged, or of a format version that this library does not know.
+        """
+        data = _read_unique_json(path)
+        if not isinstance(data, dict):
+            raise ArtifactError(f"expected a JSON object with tools, got {type(data).__name__}", path=path)
+        version = data.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            advice = "it was written by another version of toolscaler, or is no tool index"
+            raise ArtifactError(f"format_version: expected {FORMAT_VERSION}, got {version!r}; {advice}", path=path)
+        try:
+            tools = data.pop("tools")
+            index = cls(
+                data.pop("code_sizes"),
+                tools.keys(),
+                list(tools.values()),
+                document_hashes=data.pop("document_hashes"),
+                collisions=data.pop("collisions"),
+            )
+        except KeyError as error:
+            raise ArtifactError(f"damaged tool index: the key {error} is missing", path=path) from error
+        except (AttributeError, TypeError, TokenizationError) as error:
+            raise ArtifactError(f"damaged tool index: {error}", path=path) from error
+        return index, data
+
+    @property
+    def _row_of(self) -> dict[str, int]:
+        if self._rows is None:
+            self._rows = {tool_id: row for row, tool_id in enumerate(self._tool_ids)}
+        return self._rows
+
+    def _replaced(self, tool_ids: tuple[str, ...], codes: np.ndarray, hashes: Any) -> ToolIndex:
+        return ToolIndex(self._sizes, tool_ids, codes, document_hashes=hashes, collisions=self._collisions)
+
+    def _refuse_shared_codes(self) -> None:
+        """Raise where two tools have one code sequence."""
+        if len(self) < 2:
+            return
+        order = np.lexsort(self._codes.T)
+        ordered = self._codes[order]
+        same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
+        if same.size:
+            one, other = (self._tool_ids[order[same[0] + step]] for step in (0, 1))
+            raise TokenizationError(
+                f"{same.size} code sequences are given twice, for example {ordered[same[0]].tolist()} to {one!r} and "
+                f"{other!r}; policy {self._collisions!r} needs unique codes: let Codebook.assign make them, or choose "
+                "collisions='share'"
+            )
+
+
+def _restore(sizes: Any, collisions: str, tool_ids: Any, codes: np.ndarray, hashes: Any) -> ToolIndex:
+    """Rebuild an index from its pickle."""
+    return ToolIndex(sizes, tool_ids, codes, document_hashes=hashes, collisions=collisions)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _few(values: Sequence[Any], count: int = 3) -> str:
+    """List the first values in words."""
+    more = f" and {len(values) - count} more" if len(values) > count else ""
+    return ", ".join(repr(value) for value in values[:count]) + more
+
+
+def _name_list(tool_ids: Iterable[str]) -> list[str]:
+    """Refuse a bare string where a list of ids belongs: its letters would be taken for ids."""
+    if isinstance(tool_ids, str):
+        raise TokenizationError(f"tool ids: expected a list of ids, got the string {tool_ids!r}; write [{tool_ids!r}]")
+    return list(tool_ids)
+
+
+def _checked_ids(tool_ids: Iterable[str]) -> tuple[str, ...]:
+    names = _name_list(tool_ids)
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise TokenizationError(f"tool ids: expected non-empty strings, got {name!r}")
+    if len(set(names)) != len(names):
+        seen: set[str] = set()
+        twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+        raise TokenizationError(f"tool ids: expected each id once, got several times: {_few(twice)}")
+    try:
+        "".join(names).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizationError(f"tool ids: expected text that UTF-8 can hold, got {error}") from error
+    return tuple(names)
+
+
+def _checked_codes(codes: Any, tool_ids: Sequence[str], sizes: tuple[int, ...]) -> np.ndarray:
+    """Copy codes into a read-only int32 (N, code_length) array, every code in range."""
+    shape = (len(tool_ids), len(sizes))
+    try:
+        array = np.asarray([] if codes is None else codes)
+    except ValueError as error:
+        raise TokenizationError(f"codes: expected {shape[1]} whole numbers for each tool, got {error}") from error
+    if array.size == 0 and not tool_ids:
+        array = np.empty(shape, dtype=np.int32)
+    if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
+        got = f"shape {array.shape} and dtype {array.dtype}"
+        raise TokenizationError(f"codes: expected whole numbers of shape (tools, positions) = {shape}, got {got}")
+    outside = np.argwhere((array < 0) | (array >= np.array(sizes)))
+    if outside.size:
+        row, position = outside[0].tolist()
+        raise TokenizationError(
+            f"codes: tool {tool_ids[row]!r} has code {array[row, position]} at position {position}, expected 0 to "
+            f"{sizes[position] - 1} ({len(outside)} codes are out of range)"
+        )
+    result = array.astype(np.int32)
+    result.setflags(write=False)
+    return result
+
+
+def _checked_hashes(hashes: Iterable[str | None] | None, count: int) -> tuple[str | None, ...] | None:
+    if hashes is None:
+        return None
+    values = _name_list(hashes)  # type: ignore[arg-type]
+    if len(values) != count or not all(value is None or isinstance(value, str) for value in values):
+        raise TokenizationError(
+            f"document_hashes: expected a string or None for each of {count} tools, got {len(values)}"
+        )
+    return tuple(values) if any(value is not None for value in values) else None
+
+
+def _read_unique_json(path: str | Path) -> Any:
+    """Read JSON; a key that occurs twice is damage, not a choice of the last one."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            raise ValueError("a key occurs twice in one object")
+        return table
+
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=unique)
+    except FileNotFoundError as error:
+        raise ArtifactError("expected a tool index here, found nothing", path=path) from error
+    except ValueError as error:
+        raise ArtifactError(f"expected a tool index (JSON in UTF-8), got: {error}", path=path) from error
