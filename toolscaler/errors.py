@@ -36,11 +36,15 @@ class DataError(ToolscalerError, ValueError):
         message: What is wrong and what to do.
         path: The file, if there is one.
         line: 1-based line (or record) number in that file.
+
+    Attributes:
+        message: The message without file and line.
     """
 
     def __init__(self, message: str, *, path: str | Path | None = None, line: int | None = None) -> None:
         self.path = None if path is None else str(path)
         self.line = line
+        self.message = message
         where = "" if path is None else f"{path}:{line}: " if line is not None else f"{path}: "
         super().__init__(f"{where}{message}")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -23,7 +25,8 @@ class ToolParameter:
 
     Attributes:
         name: Parameter name.
-        type: JSON Schema type; several types are joined with ``|``; ``any`` where the schema names none.
+        type: JSON Schema type; several types, also those of ``anyOf`` and ``oneOf``, are joined with ``|``; ``any``
+            where the schema names none.
         description: What the parameter means; may be empty.
         required: Whether a call must give it.
         schema: The parameter's own JSON Schema.
@@ -36,12 +39,33 @@ class ToolParameter:
     schema: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _type_names(schema: Any) -> list[str]:
+    """Give the names of the types that a schema allows, each once, in its order."""
+    if not isinstance(schema, Mapping):
+        return ["any"]
+    if "type" in schema:
+        kind = schema["type"]
+        return list(map(str, kind)) if isinstance(kind, tuple) else [str(kind)]
+    options = schema.get("anyOf") or schema.get("oneOf")
+    if not isinstance(options, tuple):
+        return ["any"]
+    names = dict.fromkeys(name for option in options for name in _type_names(option))
+    return ["any"] if "any" in names else list(names)
+
+
 def _frozen(value: Any) -> Any:
-    """Copy JSON data into read-only mappings and tuples."""
+    """Copy JSON data into read-only mappings and tuples.
+
+    Raises:
+        DataError: The value is no JSON data.
+    """
     if isinstance(value, Mapping):
         return MappingProxyType({str(key): _frozen(item) for key, item in value.items()})
     if isinstance(value, list | tuple):
         return tuple(_frozen(item) for item in value)
+    is_json = math.isfinite(value) if isinstance(value, float) else value is None or isinstance(value, str | int)
+    if not is_json:
+        raise DataError(f"expected plain JSON data, got {value!r:.80} ({type(value).__name__})")
     return value
 
 
@@ -96,20 +120,22 @@ class ToolDocument:
         if self.returns is not None and not isinstance(self.returns, Mapping):
             got = type(self.returns).__name__
             raise DataError(f"ToolDocument.returns of {self.name!r}: expected a JSON Schema object or None, got {got}")
-        object.__setattr__(self, "parameters", _frozen(self.parameters or _EMPTY_SCHEMA))
-        if self.returns is not None:
-            object.__setattr__(self, "returns", _frozen(self.returns))
+        for key, schema in (("parameters", self.parameters or _EMPTY_SCHEMA), ("returns", self.returns)):
+            try:
+                object.__setattr__(self, key, _frozen(schema))
+            except DataError as error:
+                raise DataError(f"ToolDocument.{key} of {self.name!r}: {error.message}") from None
         if not self.id:
             object.__setattr__(self, "id", f"{self.provider}/{self.name}" if self.provider else self.name)
 
-    @property
+    @cached_property
     def content_hash(self) -> str:
         """SHA-256 (hex) over the canonical JSON of every field; changes when anything in the document changes."""
         text = json.dumps(self.to_dict(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ToolDocument) and self.to_dict() == other.to_dict()
+        return isinstance(other, ToolDocument) and self.content_hash == other.content_hash
 
     def __hash__(self) -> int:
         return hash(self.content_hash)
@@ -123,10 +149,9 @@ class ToolDocument:
         required = set(self.parameters.get("required", ()))
         for name, schema in self.parameters.get("properties", {}).items():
             schema = schema if isinstance(schema, Mapping) else {}
-            kind = schema.get("type", "any")
             yield ToolParameter(
                 name=name,
-                type="|".join(map(str, kind)) if isinstance(kind, tuple) else str(kind),
+                type="|".join(_type_names(schema)),
                 description=str(schema.get("description", "")),
                 required=name in required,
                 schema=schema,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from toolscaler.errors import DataError
@@ -27,6 +28,11 @@ _SCHEMA_KEYS = frozenset(
     {"additionalProperties", "contains", "else", "if", "not", "propertyNames", "then", "unevaluatedItems"}
     | {"unevaluatedProperties"}
 )
+_NUMBER_KEYS = frozenset(
+    {"exclusiveMaximum", "exclusiveMinimum", "maxItems", "maxLength", "maxProperties", "maximum", "minItems"}
+    | {"minLength", "minProperties", "minimum", "multipleOf"}
+)
+_FLAG_KEYS = frozenset({"deprecated", "nullable", "readOnly", "uniqueItems", "writeOnly"})
 _SCHEMA_LIST_KEYS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _SCHEMA_MAP_KEYS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties"})
 
@@ -119,8 +125,9 @@ def normalize_schema(schema: Any) -> dict[str, Any]:
 
     Type names of programming languages become JSON types (the original stays under ``x-type``, see
     :func:`type_schema`); ``required: true`` inside a property moves to the object's list; ``items`` as a list becomes
-    ``prefixItems``; ``nullable`` becomes a ``null`` type; boolean ``exclusiveMinimum`` (Draft 4) takes the number of
-    ``minimum``. A schema that is text is a type name, or a description where no type has that name.
+    ``prefixItems``; ``nullable`` becomes a ``null`` type; bounds and flags written as text become
+    numbers and booleans; boolean ``exclusiveMinimum`` (Draft 4) takes the number of ``minimum``. A schema that is text
+    is a type name, or a description where no type has that name.
 
     Args:
         schema: A schema, a type name, or ``None`` for any value. Not changed.
@@ -163,12 +170,29 @@ def _normalize_keyword(key: str, value: Any, result: dict[str, Any]) -> None:
         result["prefixItems"] = [normalize_schema(item) for item in value]
     elif key in _SCHEMA_LIST_KEYS and isinstance(value, list | tuple):
         result[key] = [normalize_schema(item) for item in value]
+    elif key in _NUMBER_KEYS and isinstance(value, str):
+        result[key] = _number(value)
+    elif key in _FLAG_KEYS and value in ("true", "false"):
+        result[key] = value == "true"
     elif key == "examples" and value is not None and not isinstance(value, list):
         result[key] = [value]
     elif key == "description":
         result[key] = "" if value is None else value if isinstance(value, str) else str(value)
     else:
         result[key] = value
+
+
+def _number(text: str) -> Any:
+    """Give the number that a bound written as text means; other text stays, for check_schema to refuse."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text
 
 
 def _normalize_type(value: Any, result: dict[str, Any]) -> None:
@@ -252,7 +276,9 @@ def parameters_schema(value: Any, required: Iterable[str] | None = None) -> dict
         raise DataError(f"expected the arguments as an object or a list, got {type(value).__name__}")
     if not _is_object_schema(value):
         value = {"type": "object", "properties": value}
-    schema = {"type": "object", **normalize_schema(value)}
+    schema = normalize_schema(value)
+    if schema.get("type") is None:
+        schema["type"] = "object"
     schema.setdefault("properties", {})
     if required is not None:
         names = [required] if isinstance(required, str) else list(required)
@@ -260,6 +286,33 @@ def parameters_schema(value: Any, required: Iterable[str] | None = None) -> dict
         if not schema["required"]:
             del schema["required"]
     return schema
+
+
+def returns_schema(value: Any) -> dict[str, Any] | None:
+    """Give the schema of a tool's result, however a table of tools writes it.
+
+    Args:
+        value: A JSON Schema of any type, a type name, a mapping of field name to schema, or ``None`` where the result
+            is unknown.
+
+    Returns:
+        A normalised schema, or ``None``.
+
+    Raises:
+        DataError: ``value`` is none of these.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, Mapping) and value and not _is_schema(value):
+        return parameters_schema(value)
+    return normalize_schema(value)
+
+
+def _is_schema(value: Mapping[str, Any]) -> bool:
+    if isinstance(value.get("type"), str | list):
+        return True
+    composed = any(isinstance(value.get(key), list) for key in ("anyOf", "oneOf", "allOf", "enum"))
+    return composed or isinstance(value.get("$ref"), str) or _is_object_schema(value)
 
 
 def _is_object_schema(value: Mapping[str, Any]) -> bool:
@@ -319,35 +372,76 @@ def check_arguments_schema(schema: Any) -> None:
         raise DataError(f"parameters: expected a schema of type 'object', got {schema['type']!r}")
 
 
-_TEXT_KEYS = frozenset({"description", "title", "format"})
-_FREE_KEYS = frozenset({"default", "x-type", "example"})
+def _is_text(value: Any, depth: int) -> bool:
+    return isinstance(value, str)
+
+
+def _is_flag(value: Any, depth: int) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_number(value: Any, depth: int) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any, depth: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_list(value: Any, depth: int) -> bool:
+    return isinstance(value, list)
+
+
+def _is_anything(value: Any, depth: int) -> bool:
+    return True
+
+
+def _is_type(value: Any, depth: int) -> bool:
+    if isinstance(value, str):
+        return value in JSON_TYPES
+    return _is_name_list(value, depth) and bool(value) and JSON_TYPES.issuperset(value)
+
+
+def _is_name_list(value: Any, depth: int) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value) and len(set(value)) == len(value)
+
+
+def _is_schema_map(value: Any, depth: int) -> bool:
+    return isinstance(value, dict) and all(_plainly_valid(item, depth + 1) for item in value.values())
+
+
+def _is_schema_list(value: Any, depth: int) -> bool:
+    return isinstance(value, list) and bool(value) and all(_plainly_valid(item, depth + 1) for item in value)
+
+
+def _is_schema_or_flag(value: Any, depth: int) -> bool:
+    return isinstance(value, bool) or _plainly_valid(value, depth + 1)
+
+
+_PLAIN_CHECKS: dict[str, Callable[[Any, int], bool]] = {
+    **dict.fromkeys(("description", "title", "format", "pattern"), _is_text),
+    **dict.fromkeys(("deprecated", "readOnly", "writeOnly", "uniqueItems"), _is_flag),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), _is_number),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), _is_count),
+    **dict.fromkeys(("default", "const", "example"), _is_anything),
+    **dict.fromkeys(("enum", "examples"), _is_list),
+    **dict.fromkeys(("anyOf", "oneOf", "allOf"), _is_schema_list),
+    **dict.fromkeys(("items", "additionalProperties"), _is_schema_or_flag),
+    "properties": _is_schema_map,
+    "required": _is_name_list,
+    "type": _is_type,
+}
 
 
 def _plainly_valid(schema: Any, depth: int = 0) -> bool:
     """Say quickly that a schema of everyday keywords is valid; ``False`` means: ask the full validator."""
-    if not isinstance(schema, Mapping) or depth > 20:
+    if not isinstance(schema, dict) or depth > 50:
         return False
     for key, value in schema.items():
-        if key == "type":
-            fine = isinstance(value, str) and value in JSON_TYPES
-        elif key in _TEXT_KEYS:
-            fine = isinstance(value, str)
-        elif key == "properties":
-            fine = isinstance(value, Mapping) and all(_plainly_valid(item, depth + 1) for item in value.values())
-        elif key == "items":
-            fine = _plainly_valid(value, depth + 1)
-        elif key == "additionalProperties":
-            fine = isinstance(value, bool) or _plainly_valid(value, depth + 1)
-        elif key == "required":
-            fine = _is_name_list(value)
-        elif key == "enum":
-            fine = isinstance(value, list)
-        else:
-            fine = key in _FREE_KEYS
-        if not fine:
+        check = _PLAIN_CHECKS.get(key)
+        if check is None:
+            if not key.startswith("x-"):
+                return False
+        elif not check(value, depth):
             return False
     return True
-
-
-def _is_name_list(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value) and len(set(value)) == len(value)

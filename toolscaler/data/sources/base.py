@@ -179,7 +179,7 @@ class SourceReader(ABC):
             try:
                 yield record, self.document(record, options)
             except DataError as error:
-                yield record, str(error)
+                yield record, error.message
 
 
 def expect_mapping(data: Any) -> Mapping[str, Any]:

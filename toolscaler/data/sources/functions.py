@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import decimal
+import enum
+import importlib
 import inspect
+import math
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from toolscaler.data.documents import ToolDocument
@@ -24,6 +31,10 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     set: {"type": "array", "uniqueItems": True},
     Any: {},
     object: {},
+    datetime.date: {"type": "string", "format": "date"},
+    datetime.datetime: {"type": "string", "format": "date-time"},
+    decimal.Decimal: {"type": "number"},
+    Path: {"type": "string"},
 }
 _SECTION = re.compile(r"^(Args|Arguments|Parameters|Returns|Return|Raises|Yields|Examples?|Notes?):\s*$")
 _ENTRY = re.compile(r"^\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
@@ -33,8 +44,8 @@ def schema_from_hint(hint: Any) -> dict[str, Any]:
     """Give the JSON Schema of a type hint.
 
     Args:
-        hint: A resolved type hint: plain types, ``list[T]``, ``dict[str, T]``, ``tuple``, ``Literal``, ``Union`` and
-            ``Optional`` are understood.
+        hint: A resolved type hint: plain types, dates, ``list[T]``, ``dict[str, T]``, ``tuple``, ``Literal``,
+            ``Union`` and ``Optional``, enumerations, dataclasses and ``TypedDict`` are understood.
 
     Raises:
         DataError: The hint has no JSON form.
@@ -48,8 +59,9 @@ def schema_from_hint(hint: Any) -> dict[str, Any]:
     if origin is typing.Annotated:
         return schema_from_hint(args[0])
     if origin is Literal:
-        kinds = sorted({_PLAIN[type(value)]["type"] for value in args})
-        return {"type": kinds[0] if len(kinds) == 1 else kinds, "enum": list(args)}
+        return _enumeration(list(args), hint)
+    if inspect.isclass(hint) and origin is None:
+        return _class_schema(hint)
     if origin in (Union, types.UnionType):
         options = [schema_from_hint(item) for item in args]
         if all(set(option) == {"type"} for option in options):
@@ -62,8 +74,62 @@ def schema_from_hint(hint: Any) -> dict[str, Any]:
         items = [schema_from_hint(item) for item in args]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
     if inspect.isclass(origin) and issubclass(origin, typing.Iterable):
-        return {"type": "array", "items": schema_from_hint(args[0])}
-    raise DataError(f"no JSON Schema for the type hint {hint!r}; use plain types, lists, dicts, Literal or Optional")
+        return {"type": "array", "items": schema_from_hint(args[0])} if args else {"type": "array"}
+    raise _no_schema(hint)
+
+
+def _no_schema(hint: Any) -> DataError:
+    return DataError(f"no JSON Schema for the type hint {hint!r}; use plain types, lists, dicts, Literal or Optional")
+
+
+def _enumeration(values: list[Any], hint: Any) -> dict[str, Any]:
+    if not all(isinstance(value, str | int | float | bool | None) for value in values):
+        raise _no_schema(hint)
+    values = [value.value if isinstance(value, enum.Enum) else value for value in values]
+    kinds = sorted({_PLAIN[type(value)]["type"] for value in values})
+    return {"type": kinds[0] if len(kinds) == 1 else kinds, "enum": values}
+
+
+def _class_schema(hint: type) -> dict[str, Any]:
+    """Give the schema of an enumeration, a dataclass or a ``TypedDict``."""
+    if issubclass(hint, enum.Enum):
+        return _enumeration([member.value for member in hint], hint)
+    if dataclasses.is_dataclass(hint):
+        missing = dataclasses.MISSING
+        items = [item for item in dataclasses.fields(hint) if item.init]
+        required = [item.name for item in items if item.default is missing and item.default_factory is missing]
+        names = [item.name for item in items]
+    elif typing.is_typeddict(hint):
+        names = list(hint.__annotations__)
+        required = [name for name in names if name in getattr(hint, "__required_keys__", ())]
+    else:
+        raise _no_schema(hint)
+    try:
+        hints = get_type_hints(hint)
+        properties = {name: schema_from_hint(hints[name]) for name in names}
+    except NameError as error:
+        raise DataError(f"cannot read the type hints of {hint!r}: {error}") from error
+    except RecursionError as error:
+        raise DataError(f"no JSON Schema for the type hint {hint!r}: it contains itself") from error
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    return {**schema, "required": required} if required else schema
+
+
+def _plain_default(value: Any) -> tuple[bool, Any]:
+    """Give whether a default value has a JSON form, and that form."""
+    if isinstance(value, enum.Enum):
+        return _plain_default(value.value)
+    if isinstance(value, list | tuple):
+        items = [_plain_default(item) for item in value]
+        return all(known for known, _ in items), [item for _, item in items]
+    if isinstance(value, dict):
+        pairs = {str(key): _plain_default(item) for key, item in value.items()}
+        return all(known for known, _ in pairs.values()), {key: item for key, (_, item) in pairs.items()}
+    if isinstance(value, Path | datetime.date):
+        return True, str(value) if isinstance(value, Path) else value.isoformat()
+    if isinstance(value, float):
+        return math.isfinite(value), value
+    return value is None or isinstance(value, str | int), value
 
 
 def parse_docstring(docstring: str) -> tuple[str, dict[str, str], str]:
@@ -145,7 +211,9 @@ def document_from_function(
         if parameter.default is parameter.empty:
             required.append(key)
         else:
-            schema["default"] = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+            known, default = _plain_default(parameter.default)
+            if known:  # a default without a JSON form stays the function's own business
+                schema["default"] = default
         properties[key] = schema
     returns = None
     if returned or "return" in hints:
@@ -157,3 +225,64 @@ def document_from_function(
         parameters["required"] = required
     code = inspect.getsource(function) if source else ""
     return ToolDocument(name, description, provider, category, parameters, returns, code)
+
+
+def documents_from_functions(
+    source: Callable[..., Any] | types.ModuleType | str | Iterable[Callable[..., Any]],
+    *,
+    provider: str = "",
+    category: str = "",
+    source_code: bool = False,
+) -> list[ToolDocument]:
+    """Make tool documents of Python callables.
+
+    Args:
+        source: A callable; an iterable of callables; a module (the functions of its ``__all__``, or else the public
+            functions that it defines); or the name of one of these: ``"package.module"`` or
+            ``"package.module:attribute"``.
+        provider: Provider of the tools.
+        category: Category of the tools.
+        source_code: Put each function's source text into ``code``.
+
+    Raises:
+        DataError: Nothing callable there, or a callable that cannot be described (see
+            :func:`document_from_function`).
+    """
+    functions = _functions_of(_imported(source) if isinstance(source, str) else source)
+    return [
+        document_from_function(function, provider=provider, category=category, source=source_code)
+        for function in functions
+    ]
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split(".") if attribute else ():
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise DataError(f"expected 'package.module' or 'package.module:attribute', got {name!r}: {error}") from error
+    return found
+
+
+def _functions_of(source: Any) -> list[Callable[..., Any]]:
+    if isinstance(source, types.ModuleType):
+        names = getattr(source, "__all__", None)
+        members = {name: getattr(source, name) for name in names} if names is not None else vars(source)
+        found: list[Callable[..., Any]] = [
+            member
+            for name, member in members.items()
+            if inspect.isroutine(member)
+            and (names is not None or (not name.startswith("_") and member.__module__ == source.__name__))
+        ]
+        if not found:
+            raise DataError(f"module {source.__name__!r} has no public functions")
+        return found
+    if callable(source):
+        return [source]
+    items = list(source) if isinstance(source, Iterable) else [source]
+    for item in items:
+        if not callable(item):
+            raise DataError(f"expected a callable, got {type(item).__name__}")
+    return items

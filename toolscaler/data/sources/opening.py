@@ -6,6 +6,7 @@ numbers inside JSON and YAML documents are worked out only when a problem is rep
 
 from __future__ import annotations
 
+import bisect
 import codecs
 import csv
 import gzip
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+
 from toolscaler.errors import DataError
 
 #: How a source is written: one JSON value, one JSON value a line, YAML, a table, other text, or objects in memory.
@@ -55,7 +57,7 @@ class Record:
     context: Mapping[str, Any] | None = None
 
 
-class _YamlLoader(yaml.SafeLoader):
+class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML without dates: a tool document is JSON data, where a date is text."""
 
 
@@ -226,10 +228,18 @@ class Source:
         if record.line is not None:
             return record.line
         if self.kind == "json":
-            return self.text.count("\n", 0, _json_offset(self.text, record.pointer)) + 1
+            return self._json_places.line(record.pointer)
         if self.kind == "yaml":
-            return _yaml_line(self.text, record.pointer)
+            return _yaml_line(self._yaml_node, record.pointer)
         return None
+
+    @cached_property
+    def _json_places(self) -> _JsonPlaces:
+        return _JsonPlaces(self.text)
+
+    @cached_property
+    def _yaml_node(self) -> Any:
+        return yaml.compose(self.text, Loader=_YamlLoader)
 
     def _lines(self) -> Iterator[tuple[int, str, str]]:
         """Yield number, text and decoding error of every line that is not blank."""
@@ -323,51 +333,66 @@ def _is_json(data: bytes) -> bool:
     return True
 
 
-def _skip_blank(text: str, at: int) -> int:
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
+class _JsonPlaces:
+    """Find where the values of a JSON text start. Each container is scanned once, and only when asked for."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._decode = json.JSONDecoder().raw_decode
+        self._children: dict[int, dict[str | int, int]] = {}
+        self._line_starts = [0]
+        at = text.find("\n")
+        while at >= 0:
+            self._line_starts.append(at + 1)
+            at = text.find("\n", at + 1)
+
+    def line(self, pointer: tuple[str | int, ...]) -> int:
+        """Give the 1-based line of the value at ``pointer``, or of the nearest value around it."""
+        at = self._skip_blank(0)
+        for key in pointer:
+            children = self._children_of(at)
+            if key not in children:
+                break
+            at = children[key]
+        return bisect.bisect_right(self._line_starts, at)
+
+    def _skip_blank(self, at: int) -> int:
+        while at < len(self._text) and self._text[at] in " \t\r\n":
+            at += 1
+        return at
+
+    def _children_of(self, start: int) -> dict[str | int, int]:
+        if start in self._children:
+            return self._children[start]
+        found: dict[str | int, int] = {}
+        is_object = self._text[start] == "{"
+        if is_object or self._text[start] == "[":
+            at = self._skip_blank(start + 1)
+            while self._text[at] not in "]}":
+                key: str | int = len(found)
+                if is_object:
+                    key, at = self._decode(self._text, at)
+                    at = self._skip_blank(self._skip_blank(at) + 1)  # past the colon
+                found[key] = at  # of repeated keys the last one counts, as in json.loads
+                _, at = self._decode(self._text, at)
+                at = self._skip_blank(at)
+                if self._text[at] == ",":
+                    at = self._skip_blank(at + 1)
+        self._children[start] = found
+        return found
 
 
-def _json_offset(text: str, pointer: tuple[str | int, ...]) -> int:
-    """Give the offset at which the value at ``pointer`` starts in valid JSON text."""
-    decode = json.JSONDecoder().raw_decode
-    at = _skip_blank(text, 0)
-    for wanted in pointer:
-        at = _skip_blank(text, at + 1)  # past the bracket
-        index = 0
-        found = at
-        while at < len(text) and text[at] not in "]}":
-            key: str | int = index
-            if isinstance(wanted, str):
-                key, at = decode(text, at)
-                at = _skip_blank(text, _skip_blank(text, at) + 1)  # past the colon
-            if key == wanted:
-                found = at  # of repeated keys the last one counts, as in json.loads
-                if isinstance(wanted, int):
-                    break
-            _, at = decode(text, at)
-            at = _skip_blank(text, at)
-            if at < len(text) and text[at] == ",":
-                at = _skip_blank(text, at + 1)
-            index += 1
-        at = found
-    return at
-
-
-def _yaml_line(text: str, pointer: tuple[str | int, ...]) -> int:
-    """Give the line at which the value at ``pointer`` starts in valid YAML text."""
-    node = yaml.compose(text, Loader=_YamlLoader)
+def _yaml_line(node: Any, pointer: tuple[str | int, ...]) -> int:
+    """Give the 1-based line of the value at ``pointer`` in a composed YAML document, or of the nearest around it."""
     line = 1 if node is None else node.start_mark.line + 1
     for wanted in pointer:
         if isinstance(node, yaml.SequenceNode) and isinstance(wanted, int):
             node = node.value[wanted]
             line = node.start_mark.line + 1
-        elif isinstance(node, yaml.MappingNode):
-            pairs = [(key, value) for key, value in node.value if key.value == str(wanted)]
-            if not pairs:
-                return line
-            line, node = pairs[-1][0].start_mark.line + 1, pairs[-1][1]
-        else:
+            continue
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        pairs = [(key, value) for key, value in pairs if key.value == str(wanted)]
+        if not pairs:
             return line
+        line, node = pairs[-1][0].start_mark.line + 1, pairs[-1][1]
     return line

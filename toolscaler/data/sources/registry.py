@@ -16,6 +16,7 @@ _READERS: dict[str, str | Callable[[], SourceReader]] = {
     "mcp": "toolscaler.data.sources.mcp:MCPReader",
     "openapi": "toolscaler.data.sources.openapi:OpenAPIReader",
     "toolbench": "toolscaler.data.sources.toolbench:ToolBenchReader",
+    "descriptions": "toolscaler.data.sources.plain:DescriptionsReader",
     "table": "toolscaler.data.sources.plain:TableReader",
 }
 _INSTANCES: dict[str, SourceReader] = {}
