@@ -1,0 +1,33 @@
+"""Semantic compression (section 4.1): tool documents go in, gist embeddings of shape (N, V, D) come out."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Public name -> the module that defines it: torch and transformers are loaded only when asked for (PEP 562).
+_PUBLIC: dict[str, str] = {
+    "CompressionOutput": "toolscaler.compression.modeling",
+    "GistCollator": "toolscaler.compression.collator",
+    "GistConfig": "toolscaler.compression.configuration",
+    "GistForToolCompression": "toolscaler.compression.modeling",
+    "document_rows": "toolscaler.compression.collator",
+    "encode_documents": "toolscaler.compression.export",
+    "load_embeddings": "toolscaler.compression.export",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = _PUBLIC[name]
+    except KeyError:
+        raise AttributeError(f"module 'toolscaler.compression' has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_PUBLIC))
