@@ -51,7 +51,7 @@ def test_json_lines(tmp_path, zipped):
         ToolQuery("hello", (), split="test"),
         ToolQuery("sum", ("math/sum",), split="test"),
     ]
-    assert queries[0].metadata == {"x": "y"}
+    assert queries[0].metadata == {"note": "x"}
     assert (queries.report.read, queries.report.formats) == (3, {"table": 3})
 
 
