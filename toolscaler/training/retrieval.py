@@ -267,9 +267,10 @@ def retrieval_trainer(
     """
     config = config if config is not None else RetrievalConfig()
     size = model.get_input_embeddings().weight.shape[0]
-    if size < len(tokenizer) and size > 0:  # 0: partitioned away under ZeRO-3
+    needed = tokenizer.required_vocab_size
+    if 0 < size < needed:  # 0: partitioned away under ZeRO-3
         raise TrainingError(
-            f"expected at least {len(tokenizer)} embedding rows, the model has {size}; "
+            f"expected at least {needed} embedding rows, the model has {size}; "
             "call initialize_code_embeddings(model, tokenizer, ...) first"
         )
     if config.use_lora and not isinstance(model, PeftModel):
