@@ -11,7 +11,7 @@ _PUBLIC = {
     "ToolscalerTokenizer": "toolscaler.tokenization.tokenizer",
     "code_offsets": "toolscaler.tokenization.code_tokens",
     "code_token": "toolscaler.tokenization.code_tokens",
-    "code_tokens": "toolscaler.tokenization.code_tokens",
+    "all_code_tokens": "toolscaler.tokenization.code_tokens",
     "codes_to_text": "toolscaler.tokenization.code_tokens",
     "find_codes": "toolscaler.tokenization.code_tokens",
     "position_letters": "toolscaler.tokenization.code_tokens",
@@ -19,9 +19,9 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from toolscaler.tokenization.code_tokens import (
+        all_code_tokens,
         code_offsets,
         code_token,
-        code_tokens,
         codes_to_text,
         find_codes,
         position_letters,
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ToolIndex",
     "ToolscalerTokenizer",
+    "all_code_tokens",
     "code_offsets",
     "code_token",
-    "code_tokens",
     "codes_to_text",
     "find_codes",
     "position_letters",

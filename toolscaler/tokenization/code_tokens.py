@@ -71,7 +71,7 @@ def code_token(position: int, code: int) -> str:
     return f"<{position_letters(position)}_{code}>"
 
 
-def code_tokens(code_sizes: Sequence[int]) -> list[str]:
+def all_code_tokens(code_sizes: Sequence[int]) -> list[str]:
     """List every code token in the order of their ids: position by position, code by code.
 
     Args:
@@ -80,7 +80,7 @@ def code_tokens(code_sizes: Sequence[int]) -> list[str]:
     Returns:
         ``sum(code_sizes)`` token texts.
 
-    >>> code_tokens((2, 1))
+    >>> all_code_tokens((2, 1))
     ['<a_0>', '<a_1>', '<b_0>']
     """
     return [code_token(position, code) for position, size in enumerate(code_sizes) for code in range(size)]

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from toolscaler.errors import ArtifactError, TokenizationError
 from toolscaler.tokenization.code_tokens import (
+    all_code_tokens,
     check_code_sizes,
     code_offsets,
-    code_tokens,
     codes_to_text,
     find_codes,
     neutralise_codes,
@@ -112,7 +112,7 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
         if retrieval_template is None and not chat_template:
             retrieval_template = DEFAULT_RETRIEVAL_TEMPLATE
         _check_template(retrieval_template)
-        backend, first = backend_with_codes(base, code_tokens(sizes))
+        backend, first = backend_with_codes(base, all_code_tokens(sizes))
         tokenizer = cls(tokenizer_object=backend, **special_arguments(base))
         tokenizer.chat_template = chat_template
         tokenizer.name_or_path = getattr(base, "name_or_path", "")
@@ -322,12 +322,23 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
         """
         text = self.format_retrieval_prompt(query)
         add = self._retrieval_template is not None
-        encoded = self(text, add_special_tokens=add, return_special_tokens_mask=True, padding=False, truncation=False)
-        ids, added = list(encoded["input_ids"]), encoded["special_tokens_mask"]
-        # The mask marks what the post-processor added, not special tokens that stand in the text.
-        while ids and added[len(ids) - 1]:
-            ids.pop()
-        return ids
+        ids, added = self._encode_with_mask(text, add)
+        # The mask marks what the post-processor added, not special tokens that stand in the text. Where it added all
+        # there is, a letter shows how much of that belongs to the end.
+        if ids and all(added):
+            added = self._encode_with_mask("a", add)[1]
+        ending = next((k for k, mark in enumerate(reversed(added)) if not mark), 0)
+        return ids[: len(ids) - ending]
+
+    def _encode_with_mask(self, text: str, add_special_tokens: bool) -> tuple[list[int], list[int]]:
+        encoded = self(
+            text,
+            add_special_tokens=add_special_tokens,
+            return_special_tokens_mask=True,
+            padding=False,
+            truncation=False,
+        )
+        return list(encoded["input_ids"]), list(encoded["special_tokens_mask"])
 
     def _codes_of(self, ids: Any) -> list[tuple[int, int]]:
         """Read (position, code) pairs off token ids, other tokens left out."""
@@ -362,7 +373,7 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
             raise ArtifactError(f"damaged tool index: {error}", path=index_file) from error
         codebook = load_codebook(*codebook_files, index=index, index_file=index_file) if has_codebook else None
         tokenizer = super()._from_pretrained(files, *args, **kwargs)
-        tokens = code_tokens(index.code_sizes)
+        tokens = all_code_tokens(index.code_sizes)
         first = tokenizer.backend_tokenizer.token_to_id(tokens[0])
         if not codes_are_contiguous(tokenizer.backend_tokenizer, tokens, first):
             raise ArtifactError(
