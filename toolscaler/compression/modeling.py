@@ -86,9 +86,10 @@ class GistForToolCompression(PreTrainedModel):
         if backbone is None and config.backbone_config is None:
             raise CompressionError("backbone_config: expected the configuration of a causal language model, got None")
         hidden_size = config.get_text_config().hidden_size
+        # The backbone first: transformers takes the first parameter's dtype for the model's.
+        self.backbone = AutoModelForCausalLM.from_config(config.backbone_config) if backbone is None else backbone
         self.gist_embeddings = nn.Embedding(config.num_gist_tokens, hidden_size, dtype=torch.float32)
         self.task_embeddings = nn.Embedding(config.num_tasks, hidden_size, dtype=torch.float32)
-        self.backbone = AutoModelForCausalLM.from_config(config.backbone_config) if backbone is None else backbone
         parameters = inspect.signature(self.backbone.base_model.forward).parameters
         self._takes_position_ids = "position_ids" in parameters
         if "inputs_embeds" not in parameters:
