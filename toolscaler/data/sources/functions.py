@@ -83,9 +83,9 @@ def _no_schema(hint: Any) -> DataError:
 
 
 def _enumeration(values: list[Any], hint: Any) -> dict[str, Any]:
-    if not all(isinstance(value, str | int | float | bool | None) for value in values):
-        raise _no_schema(hint)
     values = [value.value if isinstance(value, enum.Enum) else value for value in values]
+    if not all(type(value) in (str, int, float, bool, type(None)) for value in values):
+        raise _no_schema(hint)
     kinds = sorted({_PLAIN[type(value)]["type"] for value in values})
     return {"type": kinds[0] if len(kinds) == 1 else kinds, "enum": values}
 

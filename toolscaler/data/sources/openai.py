@@ -28,6 +28,8 @@ class OpenAIReader(SourceReader):
 
     def sniff(self, source: Source) -> bool:
         """Say whether a record of the sample is a function schema."""
+        if source.kind in ("csv", "tsv", "text"):
+            return False
         sample = (Record(data) for data in source.sample)
         return any(_is_function(record.data) for outer in sample for record in _unwrapped(outer))
 

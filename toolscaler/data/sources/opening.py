@@ -152,6 +152,16 @@ class Source:
         source.kind = _find_kind(source._data, suffix_of(path))
         return source
 
+    @classmethod
+    def open_text(cls, text: str, kind: SourceKind) -> Source:
+        """Open text that is at hand; nothing is guessed.
+
+        Args:
+            text: The text.
+            kind: How it is written.
+        """
+        return cls(data=text.encode("utf-8", "surrogatepass"), kind=kind)
+
     @cached_property
     def text(self) -> str:
         """The file's text.
@@ -192,6 +202,8 @@ class Source:
             problem = getattr(error, "problem", None) or "not YAML"
             line = None if mark is None else mark.line + 1
             raise DataError(f"expected YAML, got: {problem}", path=self.path, line=line) from error
+        except RecursionError as error:
+            raise DataError("expected YAML, got too deep a nesting", path=self.path) from error
 
     def records(self) -> Iterator[Record]:
         """Yield the records in file order: the items of a list, the lines of JSON lines, the rows of a table.

@@ -14,6 +14,8 @@ from toolscaler.data.sources.opening import Record, Source
 from toolscaler.errors import ConfigError, DataError
 
 _FIELDS: tuple[str, ...] = tuple(item.name for item in fields(ToolDocument))
+#: Fields that tell a saved document from a bare function schema.
+_OWN_FIELDS = frozenset(_FIELDS) - {"name", "description", "parameters"}
 _TEXT_FIELDS = ("description", "provider", "category", "code", "id")
 
 
@@ -32,8 +34,16 @@ class DocumentsReader(SourceReader):
     summary = "tool documents as saved by this library"
 
     def sniff(self, source: Source) -> bool:
-        """Say whether a record of the sample has a name and no key but a document's fields."""
-        return source.kind not in ("csv", "tsv", "text") and any(_is_document(data) for data in source.sample)
+        """Say whether a record of the sample is a document: a name, only fields, and one that no other format has.
+
+        Names and descriptions alone are documents too, if no record says more.
+        """
+        if source.kind in ("csv", "tsv", "text"):
+            return False
+        named = [set(data) for data in source.sample if isinstance(data, Mapping) and "name" in data]
+        if any(keys <= set(_FIELDS) and keys & _OWN_FIELDS for keys in named):
+            return True
+        return bool(named) and all(keys <= {"name", "description"} for keys in named)
 
     def document(self, record: Record, options: ReadOptions) -> ToolDocument:
         """Make the document of one record.
@@ -46,12 +56,6 @@ class DocumentsReader(SourceReader):
         for key, value in (("provider", options.provider), ("category", options.category)):
             data[key] = data.get(key) or value
         return _checked(ToolDocument.from_dict(data), data)
-
-
-def _is_document(data: Any) -> bool:
-    if not isinstance(data, Mapping) or "name" not in data or not set(data) <= set(_FIELDS):
-        return False
-    return "parameters" not in data or bool(set(data) - {"name", "description", "parameters"})
 
 
 class DescriptionsReader(SourceReader):
