@@ -1,0 +1,60 @@
+# Everything runs in a virtual environment of its own; PYTHON and TORCH may be overridden.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+MODEL ?= scratch
+OUTPUT ?= runs/starter
+
+BIN := $(VENV)/bin
+STAMP_RUN := $(VENV)/.installed-run
+STAMP_DEV := $(VENV)/.installed-dev
+CPU_ENV := TOKENIZERS_PARALLELISM=false
+
+.PHONY: help setup quickstart test quality format benchmark clean
+
+help:
+	@echo "make quickstart   set up, then turn the starter tools into codes and queries into tools"
+	@echo "                  (MODEL=Qwen/Qwen2.5-0.5B takes a model from the Hub instead of one made from scratch)"
+	@echo "make test         set up, then run every test"
+	@echo "make quality      ruff, mypy and the checks on the documentation"
+	@echo "make benchmark    the quick form of every benchmark"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(STAMP_RUN): $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[train,eval]" "$(TORCH)"
+	touch $@
+
+$(STAMP_DEV): $(STAMP_RUN)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]" "$(TORCH)"
+	touch $@
+
+setup: $(STAMP_RUN)
+
+quickstart: $(STAMP_RUN)
+	$(CPU_ENV) $(BIN)/toolscaler run --config starter --model "$(MODEL)" --output_dir "$(OUTPUT)"
+	$(CPU_ENV) $(BIN)/toolscaler retrieve "$(OUTPUT)" "my train leaves in 95 minutes, how many hours is that?" "is 7919 a prime number" --top_k 3
+
+test: $(STAMP_DEV)
+	$(CPU_ENV) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+quality: $(STAMP_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python docs/check.py
+
+format: $(STAMP_DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(STAMP_DEV)
+	$(BIN)/python benchmarks/codebook_fit.py --quick
+	$(BIN)/python benchmarks/compression_step.py
+	$(BIN)/python benchmarks/tokenizer_load.py
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov

@@ -1,0 +1,212 @@
+"""The command line: ``toolscaler <verb>``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolscaler import __version__
+from toolscaler.errors import ConfigError, ToolscalerError
+
+#: Verbs that are scripts of their own: verb -> (module, one line of help).
+_SCRIPTS = {
+    "compress": ("toolscaler.scripts.compress", "train the gist compressor on tool documents"),
+    "encode": ("toolscaler.scripts.encode", "export gist embeddings of a catalogue"),
+    "codebook": ("toolscaler.scripts.codebook", "turn gist embeddings into codes"),
+    "vocabulary": ("toolscaler.scripts.vocabulary", "add the codes to a base model and its tokenizer"),
+    "retrieval": ("toolscaler.scripts.retrieval", "train a model to write the code of a fitting tool"),
+}
+
+
+def _override(text: str) -> tuple[str, Any]:
+    import yaml
+
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
+    return key, yaml.safe_load(value)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from toolscaler.pipeline import RunConfig, run_pipeline
+
+    overrides = dict(arguments.set or [])
+    for key, value in (("output_dir", arguments.output_dir), ("base.model", arguments.model)):
+        if value is not None:
+            overrides[key] = value
+    if arguments.output_dir is None and "output_dir" not in overrides and not Path(arguments.config).exists():
+        overrides["output_dir"] = f"runs/{arguments.config}"
+    config = RunConfig.from_file(arguments.config, overrides)
+    folder = run_pipeline(
+        config, until=arguments.until, only=arguments.only, redo=arguments.redo, on_stage=_report_stage
+    )
+    table = folder / "evaluation" / "table.md"
+    if arguments.until is None and arguments.only is None and table.exists():
+        print(f"\n{table.read_text(encoding='utf-8')}")
+        _show_tools(folder)
+    print(f"\nresults: {folder}")
+
+
+def _report_stage(name: str, event: str, summary: dict[str, Any]) -> None:
+    told = ", ".join(f"{key} {value}" for key, value in summary.items())
+    line = {"start": f"== {name}", "done": f"   {name}: {told}", "skipped": f"== {name}: done before ({told})"}[event]
+    print(line, flush=True)
+
+
+def _show_tools(folder: Path) -> None:
+    """Print a few tools with their codes, and a few held-out queries with the tools they became."""
+    path = folder / "evaluation" / "examples.json"
+    if not path.exists():
+        return
+    examples = json.loads(path.read_text(encoding="utf-8"))
+    print("tools became codes:")
+    for tool in examples["tools"]:
+        print(f"  {tool['codes']:<40} {tool['name']}")
+    print("held-out queries became tools:")
+    for row in examples["queries"]:
+        mark = "+" if row["hit"] else "-"
+        print(f"  {mark} {row['query']}\n      -> {row['found']}")
+
+
+def _retrieve(arguments: argparse.Namespace) -> None:
+    from toolscaler.decoding import GenerativeRetriever
+
+    retriever = GenerativeRetriever.from_pretrained(_model_folder(arguments.run))
+    rankings = retriever.retrieve(
+        arguments.query, arguments.top_k, tools=arguments.tools or None, num_beams=arguments.num_beams
+    )
+    for query, ranking in zip(arguments.query, rankings, strict=True):
+        if arguments.json:
+            found = [{"name": tool.name, "score": tool.score, "codes": list(tool.codes)} for tool in ranking]
+            print(json.dumps({"query": query, "tools": found}, ensure_ascii=False))
+            continue
+        print(query)
+        for tool in ranking:
+            print(f"  {tool.score:8.3f}  {retriever.tokenizer.tool_code_text(tool.name):<40} {tool.name}")
+
+
+def _model_folder(run: str) -> str:
+    """Give the model folder of a run folder; anything else is a model folder or Hub id itself."""
+    inside = Path(run) / "model"
+    return str(inside) if inside.is_dir() else run
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from toolscaler.data import load_tool_queries
+    from toolscaler.decoding import GenerativeRetriever
+    from toolscaler.evaluation import ToolRetrievalEvaluator
+
+    retriever = GenerativeRetriever.from_pretrained(_model_folder(arguments.run))
+    queries = load_tool_queries(arguments.queries)
+    evaluator = ToolRetrievalEvaluator(queries, ks=tuple(arguments.ks))
+    result = evaluator(retriever, name="toolscaler", num_beams=arguments.num_beams)
+    print(json.dumps(result.to_dict(), indent=2))
+
+
+def _tools(arguments: argparse.Namespace) -> None:
+    from toolscaler.tokenization import ToolscalerTokenizer
+
+    tokenizer = ToolscalerTokenizer.from_pretrained(_model_folder(arguments.run))
+    for name in tokenizer.tool_names:
+        print(f"{tokenizer.tool_code_text(name)}\t{name}")
+
+
+def _env(_: argparse.Namespace) -> None:
+    from toolscaler.pipeline.manifest import environment
+
+    for key, value in environment().items():
+        print(f"{key}: {value}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of every verb but the scripts, which have their own."""
+    parser = argparse.ArgumentParser(prog="toolscaler", description="Tools as semantic codes that a model generates.")
+    parser.add_argument("--version", action="version", version=f"toolscaler {__version__}")
+    parser.add_argument("--verbose", action="store_true", help="log what the library does")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, work: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        child = verbs.add_parser(name, help=text, description=text)
+        child.set_defaults(work=work)
+        return child
+
+    run = verb("run", _run, "all stages into one run folder, resumable")
+    run.add_argument("--config", default="starter", help="YAML file, or a recipe's name (default: starter)")
+    run.add_argument("--output_dir", help="run folder")
+    run.add_argument("--model", help="base model: a Hub id, a folder, or scratch")
+    run.add_argument("--set", action="append", type=_override, metavar="KEY=VALUE", help="change one key of the config")
+    run.add_argument("--until", metavar="STAGE", help="stop after this stage")
+    run.add_argument("--only", metavar="STAGE", help="run this stage alone")
+    run.add_argument("--redo", metavar="STAGE", help="throw away this stage and the later ones, and run them again")
+
+    retrieve = verb("retrieve", _retrieve, "rank tools for queries")
+    retrieve.add_argument("run", help="run folder, model folder or Hub id")
+    retrieve.add_argument("query", nargs="+", help="what a user says")
+    retrieve.add_argument("--top_k", type=int, default=5)
+    retrieve.add_argument("--num_beams", type=int)
+    retrieve.add_argument("--tools", nargs="+", help="allow only these tools")
+    retrieve.add_argument("--json", action="store_true", help="one JSON object a query")
+
+    evaluate = verb("evaluate", _evaluate, "measure retrieval on labelled queries")
+    evaluate.add_argument("run", help="run folder, model folder or Hub id")
+    evaluate.add_argument("--queries", required=True, help="labelled queries in any format the library reads")
+    evaluate.add_argument("--ks", nargs="+", type=int, default=[1, 3, 5])
+    evaluate.add_argument("--num_beams", type=int)
+
+    tools = verb("tools", _tools, "list a model's tools with their codes")
+    tools.add_argument("action", choices=["list"])
+    tools.add_argument("run", help="run folder, model folder or Hub id")
+
+    verb("env", _env, "print versions and machine")
+    for name, (_, text) in _SCRIPTS.items():
+        verbs.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+def _run_script(verb: str, argv: list[str]) -> None:
+    """Run a stage's script here, or under ``accelerate launch`` where ``--accelerate_config`` asks for it."""
+    module = _SCRIPTS[verb][0]
+    if "--accelerate_config" not in argv:
+        importlib.import_module(module).main(argv)
+        return
+    from toolscaler.scripts.launch import launch
+
+    place = argv.index("--accelerate_config")
+    if place + 1 == len(argv):
+        raise ConfigError("--accelerate_config", None, "the name of a packaged config or a file")
+    launch(module, argv[place + 1], argv[:place] + argv[place + 2 :])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments without the program's name; default: those of this process.
+
+    Returns:
+        Exit status: 0, or 2 for an error that the library raised on purpose (one line on standard error).
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words and words[0] in _SCRIPTS:
+            logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+            _run_script(words[0], words[1:])
+            return 0
+        arguments = make_parser().parse_args(words)
+        level = logging.INFO if arguments.verbose else logging.WARNING
+        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+        arguments.work(arguments)
+    except ToolscalerError as error:
+        print(f"toolscaler: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

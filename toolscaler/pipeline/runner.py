@@ -1,0 +1,134 @@
+"""Run the stages of a config in order, skipping what is done; a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from toolscaler.errors import ConfigError, TrainingError
+from toolscaler.pipeline import stages
+from toolscaler.pipeline.config import RunConfig
+from toolscaler.pipeline.evaluation import evaluate_stage
+from toolscaler.pipeline.manifest import Manifest, fingerprint
+from toolscaler.pipeline.plots import report_stage
+from toolscaler.pipeline.stages import Run
+
+logger = logging.getLogger(__name__)
+
+Stage = Callable[[Run], dict[str, Any]]
+
+# Stage -> what it does, which sections of the config it reads, and the folders that it fills.
+_STAGES: dict[str, tuple[Stage, tuple[str, ...], tuple[str, ...]]] = {
+    "data": (stages.data_stage, ("data",), ("data",)),
+    "base": (stages.base_stage, ("base", "seed"), ("base",)),
+    "compress": (stages.compress_stage, ("compression", "seed"), ("compression",)),
+    "encode": (stages.encode_stage, (), ("embeddings",)),
+    "codebook": (stages.codebook_stage, ("codebook",), ("codebook",)),
+    "vocabulary": (stages.vocabulary_stage, ("embedding",), ("vocabulary",)),
+    "retrieval": (stages.retrieval_stage, ("retrieval", "seed"), ("retrieval", "model")),
+    "evaluate": (evaluate_stage, ("evaluation",), ("evaluation",)),
+    "report": (report_stage, (), ("plots",)),
+}
+
+#: Stage names, in order.
+STAGES: tuple[str, ...] = tuple(_STAGES)
+
+
+def run_pipeline(
+    config: RunConfig,
+    *,
+    until: str | None = None,
+    only: str | None = None,
+    redo: str | None = None,
+    on_stage: Callable[[str, str, dict[str, Any]], None] | None = None,
+) -> Path:
+    """Run all stages, or some of them.
+
+    A stage that is done with the same settings is skipped. A stage that was interrupted goes on from its last
+    checkpoint or shard. Results appear under their final name only when they are whole.
+
+    Args:
+        config: The settings; ``config.output_dir`` is the run folder.
+        until: Stop after this stage.
+        only: Run this stage alone; the ones before it must be done.
+        redo: Forget this stage and every later one, with their files, and run them again.
+        on_stage: Called with (stage, ``"start"`` | ``"done"`` | ``"skipped"``, summary).
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError: A stage name is unknown, or a stage was done here with other settings.
+        TrainingError: ``only`` names a stage whose predecessors are not done, or another process uses the folder.
+    """
+    for key, value in (("until", until), ("only", only), ("redo", redo)):
+        if value is not None and value not in STAGES:
+            raise ConfigError(key, value, f"one of {', '.join(STAGES)}")
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        return _run(config, folder, until, only, redo, on_stage or (lambda *_: None))
+
+
+def _run(
+    config: RunConfig,
+    folder: Path,
+    until: str | None,
+    only: str | None,
+    redo: str | None,
+    on_stage: Callable[[str, str, dict[str, Any]], None],
+) -> Path:
+    manifest, run = Manifest(folder), Run(config, folder)
+    if redo is not None:
+        _forget(manifest, folder, STAGES[STAGES.index(redo) :])
+    marks = stage_fingerprints(config)
+    done = {name: manifest.is_done(name, mark) for name, mark in marks.items()}  # refuses other settings early
+    config.write(folder / "config.yaml")
+    for name, (work, _, _) in _STAGES.items():
+        if done[name]:
+            on_stage(name, "skipped", manifest.summary(name))
+        elif only is not None and only != name:
+            raise TrainingError(f"stage {only!r} needs stage {name!r} first; run `toolscaler run --until {name}`")
+        else:
+            on_stage(name, "start", {})
+            started = time.monotonic()
+            summary = work(run)
+            manifest.finish(name, marks[name], time.monotonic() - started, summary)
+            on_stage(name, "done", summary)
+        if name in (until, only):
+            break
+    return folder
+
+
+def stage_fingerprints(config: RunConfig) -> dict[str, str]:
+    """Give each stage's fingerprint: over the sections that it and the stages before it read."""
+    settings, mark, marks = config.to_dict(), "", {}
+    for name, (_, sections, _) in _STAGES.items():
+        mark = fingerprint(mark, {section: settings[section] for section in sections})
+        marks[name] = mark
+    return marks
+
+
+def _forget(manifest: Manifest, folder: Path, names: tuple[str, ...]) -> None:
+    """Drop stages and their files; the records go first, so that a kill in between leaves no record without files."""
+    manifest.forget(list(names))
+    for name in names:
+        for child in _STAGES[name][2]:
+            shutil.rmtree(folder / child, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Refuse a second process in one run folder; the lock goes with the process, however it ends."""
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise TrainingError(f"another process is running in {folder}; wait for it or use another folder") from error

@@ -1,0 +1,338 @@
+"""What each stage of a run does: read what earlier stages left in the run folder, do one thing, leave its own there."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolscaler._files import atomic_folder, write_json, write_text
+from toolscaler.data.documents import ToolDocument
+from toolscaler.data.queries import ToolQuery
+from toolscaler.errors import ConfigError, DataError
+from toolscaler.pipeline.config import RunConfig, build_section, convert_value
+
+if TYPE_CHECKING:
+    from toolscaler.codebook import Codebook
+    from toolscaler.tokenization import ToolscalerTokenizer
+
+logger = logging.getLogger(__name__)
+
+_PARTS = ("train", "validation", "test")
+
+
+class Run:
+    """A run folder with its settings; the stages' results are read from it on demand.
+
+    Args:
+        config: The settings.
+        folder: The run folder.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+
+    @cached_property
+    def documents(self) -> list[ToolDocument]:
+        """The catalogue, in a fixed order."""
+        return [ToolDocument.from_dict(row) for row in _read_lines(self.folder / "data" / "tools.jsonl")]
+
+    def queries(self, part: str) -> list[ToolQuery]:
+        """Labelled queries of ``train``, ``validation`` or ``test``."""
+        rows = _read_lines(self.folder / "data" / f"{part}.jsonl")
+        return [ToolQuery(row["query"], tuple(row["tools"]), row["id"], row["split"]) for row in rows]
+
+    def load_base(self) -> tuple[Any, Any]:
+        """Load the base model and its tokenizer."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        base = self.config.base
+        if base.model == "scratch":
+            name, revision = str(self.folder / "base" / "model"), None
+        else:
+            name, revision = base.model, base.revision
+        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, **base.model_kwargs)
+        return model, AutoTokenizer.from_pretrained(name, revision=revision, **base.tokenizer_kwargs)
+
+    def load_tokenizer(self) -> ToolscalerTokenizer:
+        """Load the tokenizer that knows the codes."""
+        from toolscaler.tokenization import ToolscalerTokenizer
+
+        return ToolscalerTokenizer.from_pretrained(str(self.folder / "vocabulary"))
+
+    def load_embeddings(self) -> np.ndarray:
+        """Load the gist embeddings, float32 (N, V, D), in the order of :attr:`documents`."""
+        from toolscaler.compression import load_embeddings
+
+        ids, values = load_embeddings(self.folder / "embeddings")
+        if list(ids) != [document.id for document in self.documents]:
+            raise DataError("the embeddings are those of another catalogue; redo the encode stage")
+        return values
+
+    def load_codebook(self) -> Codebook:
+        """Load the fitted codebook with its assignment table."""
+        from toolscaler.codebook import Codebook
+
+        return Codebook.from_pretrained(self.folder / "codebook")
+
+
+def trainer_settings(cls: type[Any], values: Mapping[str, Any], section: str, **fixed: Any) -> Any:
+    """Build a Trainer's settings from a run file's ``trainer`` mapping, key by key.
+
+    Raises:
+        ConfigError: A key is unknown or set by the run itself, or a value is not allowed.
+    """
+    taken = sorted(set(values) & set(fixed))
+    if taken:
+        raise ConfigError(f"{section}.{taken[0]}", values[taken[0]], "nothing here: the run sets it")
+    known = {item.name: item for item in fields(cls) if item.init}
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{section}.{key}"
+        if key not in known:
+            build_section(cls, {key: value}, section)  # raises, with the nearest name
+        default = known[key].default
+        plain = type(default) if isinstance(default, bool | int | float | str) else Any
+        # Numbers that upstream types as float may be given as whole numbers, and the other way round.
+        checked[key] = convert_value(value, float if plain is int and isinstance(value, float | str) else plain, name)
+    try:
+        return cls(**checked, **fixed)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(section, dict(values), f"values that {cls.__name__} takes: {error}") from error
+
+
+def data_stage(run: Run) -> dict[str, Any]:
+    """Read tools and queries, check every label, split, and write all of it as JSON lines."""
+    from toolscaler.data import split_queries
+
+    section = run.config.data
+    documents, queries, notes = _load_data(run)
+    names = {document.id for document in documents}
+    unknown = sorted({tool for query in queries for tool in query.tools} - names)
+    if unknown:
+        raise DataError(f"{len(unknown)} labels name no tool of the catalogue, for example {unknown[0]!r}")
+    labelled = [query for query in queries if query.tools]
+    splits = split_queries(
+        labelled,
+        by=section.split,
+        test_size=section.test_size,
+        validation_size=section.validation_size,
+        seed=section.seed,
+    )
+    parts = {name: list(getattr(splits, name)) for name in _PARTS}
+    limit = section.max_test_queries
+    if limit is not None and limit < len(parts["test"]):
+        drawn = np.random.default_rng(section.seed).permutation(len(parts["test"]))[:limit]
+        parts["test"] = [parts["test"][row] for row in sorted(drawn)]
+    for name in ("train", "test"):
+        if not parts[name]:
+            raise DataError(f"the split leaves no {name} queries; {len(labelled)} labelled queries were read")
+    counts = {name: len(rows) for name, rows in parts.items()}
+    summary = {"tools": len(documents), "without_label": len(queries) - len(labelled), **counts}
+    with atomic_folder(run.folder / "data") as folder:
+        _write_lines(folder / "tools.jsonl", [document.to_dict() for document in documents])
+        for name, rows in parts.items():
+            lines = [{"query": q.text, "tools": list(q.tools), "id": q.id, "split": q.split} for q in rows]
+            _write_lines(folder / f"{name}.jsonl", lines)
+        write_json(folder / "report.json", {**summary, "notes": notes})
+    return summary
+
+
+def _load_data(run: Run) -> tuple[list[ToolDocument], list[ToolQuery], dict[str, Any]]:
+    section = run.config.data
+    if section.tools == "starter":
+        from toolscaler.starter import load_starter_documents, load_starter_queries
+
+        return load_starter_documents(), load_starter_queries(), {}
+    if section.tools.startswith("bundle:"):
+        from toolscaler.data import load_bundle
+
+        if section.folder is None:
+            raise ConfigError("data.folder", None, "the folder of the bundle's files")
+        bundle = load_bundle(section.tools.removeprefix("bundle:"), section.folder, **section.options)
+        return list(bundle.documents), list(bundle.queries), dict(bundle.notes)
+    from toolscaler.data import load_tool_documents, load_tool_queries
+
+    if section.queries is None:
+        raise ConfigError("data.queries", None, "a query file beside the tools")
+    documents = load_tool_documents(
+        section.tools, format=section.format, columns=section.columns, on_error=section.on_error
+    )
+    queries = load_tool_queries(
+        section.queries, format=section.query_format, columns=section.query_columns, on_error=section.on_error
+    )
+    return list(documents), list(queries), {"skipped_tools": documents.report.skipped}
+
+
+def base_stage(run: Run) -> dict[str, Any]:
+    """Make a base from scratch out of documents and training queries, or check that the named one loads."""
+    from toolscaler.training.scratch import ScratchConfig, make_scratch_base
+
+    section = run.config.base
+    if section.model != "scratch":
+        model, tokenizer = run.load_base()
+        return {"model": section.model, "parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
+    settings = build_section(ScratchConfig, {"seed": run.config.seed, **section.scratch}, "base.scratch")
+    texts = [document.to_text() for document in run.documents] + [query.text for query in run.queries("train")]
+    model, tokenizer = make_scratch_base(texts, run.folder / "base" / "work", settings)
+    with atomic_folder(run.folder / "base" / "model") as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return {"model": "scratch", "parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
+
+
+def compress_stage(run: Run) -> dict[str, Any]:
+    """Train the gist compressor (paper section 4.1)."""
+    from toolscaler.compression import GistForToolCompression
+    from toolscaler.data.documents import TASK_FIELDS
+    from toolscaler.training.checkpoints import last_whole_checkpoint
+    from toolscaler.training.compression import CompressionConfig, compression_trainer, finalize
+
+    section, folder = run.config.compression, run.folder / "compression"
+    settings = trainer_settings(
+        CompressionConfig,
+        {"seed": run.config.seed, **section.trainer},
+        "compression.trainer",
+        output_dir=str(folder / "checkpoints"),
+    )
+    base, tokenizer = run.load_base()
+    tasks = [*TASK_FIELDS, "query"] if section.generate_queries else list(TASK_FIELDS)
+    model = GistForToolCompression.from_base_model(base, num_gist_tokens=section.num_gist_tokens, task_names=tasks)
+    queries = run.queries("train") if section.generate_queries else None
+    trainer = compression_trainer(model, tokenizer, run.documents, settings, queries=queries)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
+    write_json(folder / "history.json", trainer.state.log_history)
+    compressor = finalize(trainer)
+    with atomic_folder(folder / "model") as target:
+        compressor.save_pretrained(target, save_base=True)
+        tokenizer.save_pretrained(target)
+    return {"steps": trainer.state.global_step, **_last_values(trainer.state.log_history)}
+
+
+def encode_stage(run: Run) -> dict[str, Any]:
+    """Export the gist outputs of every tool."""
+    from transformers import AutoTokenizer
+
+    from toolscaler.compression import GistForToolCompression, encode_documents
+
+    source = run.folder / "compression" / "model"
+    model, tokenizer = GistForToolCompression.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    values = encode_documents(
+        model,
+        tokenizer,
+        run.documents,
+        run.folder / "embeddings",
+        max_tokens_per_batch=run.config.compression.encode_batch_tokens,
+    )
+    return {"shape": list(values.shape)}
+
+
+def codebook_stage(run: Run) -> dict[str, Any]:
+    """Fit the codebook and give every tool its code (paper section 4.1)."""
+    from toolscaler.codebook import Codebook, codebook_statistics, plot_codebook_usage
+
+    embeddings = run.load_embeddings()
+    ids = [document.id for document in run.documents]
+    codebook = Codebook.fit(embeddings, ids, **asdict(run.config.codebook))
+    statistics = codebook_statistics(codebook, embeddings)
+    values = statistics if isinstance(statistics, dict) else statistics.to_dict()
+    with atomic_folder(run.folder / "codebook") as folder:
+        codebook.save_pretrained(folder)
+        write_json(folder / "statistics.json", values)
+        plot_codebook_usage(codebook, folder / "usage.png")
+    return {"code_sizes": list(codebook.code_sizes)}
+
+
+def vocabulary_stage(run: Run) -> dict[str, Any]:
+    """Add the codes to the tokenizer and their rows to the model (paper section 4.2, reframe embedding)."""
+    from toolscaler.compression import GistForToolCompression
+    from toolscaler.embedding import initialize_code_embeddings
+    from toolscaler.tokenization import ToolscalerTokenizer
+
+    section = run.config.embedding
+    model, base_tokenizer = run.load_base()
+    if section.start_from == "compressor":
+        model = GistForToolCompression.from_pretrained(run.folder / "compression" / "model").backbone
+    tokenizer = ToolscalerTokenizer.from_tokenizer(
+        base_tokenizer,
+        run.load_codebook(),
+        document_hashes={document.id: document.content_hash for document in run.documents},
+        retrieval_template=section.retrieval_template,
+    )
+    initialize_code_embeddings(
+        model, tokenizer, run.load_embeddings(), scale=section.scale, init=section.init, seed=section.seed
+    )
+    with atomic_folder(run.folder / "vocabulary") as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return {"vocabulary": len(tokenizer), "code_tokens": tokenizer.num_code_tokens}
+
+
+def retrieval_stage(run: Run) -> dict[str, Any]:
+    """Train the model to write the code of a fitting tool (paper section 4.2)."""
+    from transformers import AutoModelForCausalLM
+
+    from toolscaler.data import retrieval_rows
+    from toolscaler.training.checkpoints import last_whole_checkpoint
+    from toolscaler.training.retrieval import RetrievalConfig, retrieval_trainer
+
+    section, folder = run.config.retrieval, run.folder / "retrieval"
+    validation = run.queries("validation")
+    settings = trainer_settings(
+        RetrievalConfig,
+        {"seed": run.config.seed, "eval_strategy": "epoch" if validation else "no", **section.trainer},
+        "retrieval.trainer",
+        output_dir=str(folder / "checkpoints"),
+    )
+    tokenizer = run.load_tokenizer()
+    model = AutoModelForCausalLM.from_pretrained(run.folder / "vocabulary", **run.config.base.model_kwargs)
+    code_text = {name: tokenizer.tool_code_text(name) for name in tokenizer.tool_names}
+    rows = retrieval_rows(run.queries("train"), code_text)
+    if section.document_rows:
+        for document in run.documents:
+            rows += [{"prompt": text, "completion": code_text[document.id]} for text in document_prompts(document)]
+    trainer = retrieval_trainer(
+        model, tokenizer, rows, settings, eval_rows=retrieval_rows(validation, code_text) or None
+    )
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
+    write_json(folder / "history.json", trainer.state.log_history)
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(trained, "merge_and_unload"):
+        trained = trained.merge_and_unload()
+    with atomic_folder(run.folder / "model") as target:
+        trained.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+        _write_lines(target / "tools.jsonl", [document.to_dict() for document in run.documents])
+    return {"rows": len(rows), "steps": trainer.state.global_step, **_last_values(trainer.state.log_history)}
+
+
+def document_prompts(document: ToolDocument) -> list[str]:
+    """Give texts of a document that may stand for a query: name in words, description, each of its sentences."""
+    words = document.name.replace("_", " ").replace("/", " ")
+    sentences = [part.strip() for part in document.description.replace("\n", " ").split(". ") if part.strip()]
+    return list(dict.fromkeys([words, document.description or words, *sentences, f"{words}: {document.description}"]))
+
+
+def _last_values(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Give the last logged training and validation loss."""
+    found: dict[str, float] = {}
+    for entry in history:
+        for key in ("loss", "eval_loss"):
+            if key in entry:
+                found[key] = round(float(entry[key]), 4)
+    return found
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
