@@ -266,7 +266,7 @@ def _shard_name(number: int, count: int) -> str:
 
 
 def _unique_ids(documents: Sequence[ToolDocument | str]) -> list[str]:
-    ids = [str(i) if isinstance(document, str) else document.id for i, document in enumerate(documents)]
+    ids = [document.id if isinstance(document, ToolDocument) else str(i) for i, document in enumerate(documents)]
     if len(set(ids)) != len(ids):
         twice = Counter(ids).most_common(1)[0][0]
         raise CompressionError(f"documents: the id {twice!r} comes more than once; ids must be unique")
