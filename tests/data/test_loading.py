@@ -421,6 +421,9 @@ def test_bad_tables(tmp_path, content, columns, error, message):
 def test_name_to_description():
     loaded = load_tool_documents({"a": "Do a.", "b": ""}, provider="p")
     assert [(item.id, item.description) for item in loaded] == [("p/a", "Do a."), ("p/b", "")]
+    for other in ({"error": "no such page", "code": "404"}, {"a": "Do a.", "b": 1}, {"a": "b"}):
+        with pytest.raises(DataError, match="no reader fits"):
+            load_tool_documents(other)
     with pytest.raises(DataError, match="expected an object from tool name to description"):
         load_tool_documents(["a"], "descriptions")
     with pytest.raises(DataError, match="expected text under 'description', got int"):

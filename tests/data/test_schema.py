@@ -167,6 +167,16 @@ def test_arguments_that_are_called_like_keywords():
     assert returns_schema({"type": {"type": "int"}})["properties"]["type"]["type"] == "integer"
 
 
+@pytest.mark.parametrize("name", ["properties", "type", "required", "description", "items", "$ref"])
+def test_an_argument_of_any_name(name):
+    argument = {"type": "str", "description": "What it is."}
+    expected = {"type": "string", "x-type": "str", "description": "What it is."}
+    for others in ({}, {"element": {"type": "int"}}):
+        properties = parameters_schema({**others, name: argument})["properties"]
+        assert properties[name] == expected
+        assert set(properties) == {*others, name}
+
+
 def test_no_arguments_and_a_list_of_required_names():
     empty = {"type": "object", "properties": {}}
     assert parameters_schema(None) == parameters_schema({}) == parameters_schema([]) == parameters_schema("") == empty

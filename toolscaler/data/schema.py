@@ -41,6 +41,10 @@ _NUMBER_KEYS = frozenset(
     | {"minLength", "minProperties", "minimum", "multipleOf"}
 )
 _FLAG_KEYS = frozenset({"deprecated", "nullable", "readOnly", "uniqueItems", "writeOnly"})
+_OBJECT_KEYS = frozenset(
+    {"additionalProperties", "allOf", "anyOf", "default", "definitions", "description", "examples", "maxProperties"}
+    | {"minProperties", "oneOf", "patternProperties", "properties", "required", "title"}
+)
 _SCHEMA_LIST_KEYS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _SCHEMA_MAP_KEYS = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties"})
 
@@ -325,9 +329,12 @@ def _is_schema(value: Mapping[str, Any]) -> bool:
 
 def _is_object_schema(value: Mapping[str, Any]) -> bool:
     """Tell a schema from a mapping of argument names: an argument may be called ``type`` or ``properties`` too."""
-    if isinstance(value.get("properties"), Mapping) and not isinstance(value.get("type"), Mapping):
-        return True
-    return isinstance(value.get("type"), str) and _parsed_type(value["type"].strip()).get("type") == "object"
+    kind, inner = value.get("type"), value.get("properties")
+    if kind is not None:
+        return isinstance(kind, str) and _parsed_type(kind.strip()).get("type") == "object"
+    only_keywords = all(key in _OBJECT_KEYS or str(key).startswith(("$", "x-")) for key in value)
+    # {"properties": {"type": "str", "description": ...}} is an argument called properties.
+    return only_keywords and isinstance(inner, Mapping) and not isinstance(inner.get("type"), str)
 
 
 def _named_arguments(items: Iterable[Any]) -> dict[str, Any]:

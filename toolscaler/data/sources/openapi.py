@@ -203,12 +203,16 @@ def _arguments(operation: Mapping[str, Any], item: Mapping[str, Any], references
         given = parameter.get("schema")
         if given is None:
             given = _json_content(parameter.get("content"), references)
-        required = place == "path" or parameter.get("required") is True
+        required = place == "path" or _is_true(parameter.get("required"))
         _add(schema, place, name, _schema(given, references), required, parameter.get("description"))
     _add_body(schema, references.target(operation.get("requestBody")), references)
     if not schema["required"]:
         del schema["required"]
     return schema
+
+
+def _is_true(flag: Any) -> bool:
+    return flag is True or flag == "true"  # some documents write flags as text
 
 
 def _schema(given: Any, references: _References) -> dict[str, Any]:
@@ -241,14 +245,14 @@ def _json_content(content: Any, references: _References) -> Any:
 def _add_body(schema: dict[str, Any], body: Any, references: _References) -> None:
     if not isinstance(body, Mapping) or not body.get("content"):
         return
-    needed = body.get("required") is True
+    needed = _is_true(body.get("required"))
     inner = _merged(_schema(_json_content(body["content"], references), references))
     properties = inner.get("properties")
     if not properties or {"anyOf", "oneOf", "allOf", "not", "if"} & set(inner):
         _add(schema, "body", "body", inner, needed, inner.get("description") or body.get("description"))
         return
     for name, item in properties.items():
-        if item.get("readOnly") is not True:  # the server alone sets it
+        if not _is_true(item.get("readOnly")):  # the server alone sets it
             _add(schema, "body", name, item, needed and name in inner.get("required", ()))
 
 

@@ -16,6 +16,8 @@ from toolscaler.errors import ConfigError, DataError
 _FIELDS: tuple[str, ...] = tuple(item.name for item in fields(ToolDocument))
 #: Fields that tell a saved document from a bare function schema.
 _OWN_FIELDS = frozenset(_FIELDS) - {"name", "description", "parameters"}
+#: Keys of other objects of texts: a document, a specification, the body of a failed request.
+_NO_NAMES = frozenset({"name", "openapi", "swagger", "jsonrpc", "error", "message", "detail", "status"})
 _TEXT_FIELDS = ("description", "provider", "category", "code", "id")
 
 
@@ -65,14 +67,11 @@ class DescriptionsReader(SourceReader):
     summary = "an object from tool name to description"
 
     def sniff(self, source: Source) -> bool:
-        """Say whether the source is one object of texts that is no document."""
+        """Say whether the source is one object of two texts or more, with no key of another format or of an error."""
         value = source.value
-        return (
-            isinstance(value, Mapping)
-            and bool(value)
-            and "name" not in value
-            and all(isinstance(item, str) for item in value.values())
-        )
+        if not isinstance(value, Mapping) or len(value) < 2 or _NO_NAMES & set(map(str, value)):
+            return False
+        return all(isinstance(item, str) for item in value.values())
 
     def records(self, source: Source, options: ReadOptions) -> Iterator[Record]:
         """Yield one record a name.
