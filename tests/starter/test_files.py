@@ -65,7 +65,7 @@ def test_write_refuses(box):
     with pytest.raises(ValueError, match="at most"):
         files.write_text_file("big.txt", "x" * (MAX_FILE_BYTES + 1))
     with pytest.raises(ValueError, match="sandbox"):
-        files.write_text_file("/tmp/evil.txt", "x")
+        files.write_text_file("/elsewhere/evil.txt", "x")
     assert not (box / "big.txt").exists()
 
 

@@ -114,7 +114,8 @@ def write_text_file(path: str, content: str, overwrite: bool = False) -> dict[st
     Raises:
         ValueError: The file exists and overwriting is not allowed, the text is too long, or the path is not allowed.
     """
-    return {"path": sandbox_name(file := _free_target(path, overwrite)), "bytes": _write(file, content)}
+    file = _free_target(path, overwrite)
+    return {"path": sandbox_name(file), "bytes": _write(file, content)}
 
 
 @starter_tool("Files")
