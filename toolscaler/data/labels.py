@@ -12,6 +12,8 @@ from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
 from toolscaler.errors import ConfigError, UnknownToolError
 
+_SUGGESTED = 5
+
 
 @dataclass(frozen=True)
 class LabelReport:
@@ -20,7 +22,7 @@ class LabelReport:
     Attributes:
         labels: Number of labels, over all queries.
         unknown: Label -> how many queries name it, for labels that are no tool of the catalogue.
-        suggestions: Unknown label -> nearest ids of the catalogue, best first.
+        suggestions: Unknown label -> nearest ids of the catalogue, best first; for the first five.
         queries: Number of queries with an unknown label.
         unused: Number of tools that no query names.
     """
@@ -50,7 +52,8 @@ def check_labels(
         on_error: ``"raise"``: a label that is no id is an error. ``"report"``: it is counted.
 
     Returns:
-        The counts; suggestions for the first 20 unknown labels (comparing names with a large catalogue takes time).
+        The counts; suggestions for the first five unknown labels (comparing with every name of a large catalogue
+        takes time).
 
     Raises:
         UnknownToolError: ``on_error="raise"``, for the first unknown label, with the nearest ids.
@@ -71,5 +74,7 @@ def check_labels(
         unknown.update(missing)
         used.update(query.tools)
     candidates = sorted(known)
-    suggestions = {name: tuple(get_close_matches(name, candidates, n=3, cutoff=0.6)) for name in list(unknown)[:20]}
+    suggestions = {
+        name: tuple(get_close_matches(name, candidates, n=3, cutoff=0.6)) for name in list(unknown)[:_SUGGESTED]
+    }
     return LabelReport(labels, dict(unknown), suggestions, affected, len(known - used))
