@@ -1,0 +1,46 @@
+"""Numbers: a retriever and labelled queries in, metrics with intervals and paired tests out; and the baselines."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Public name -> the module that defines it. Nothing is imported before it is asked for (PEP 562).
+_PUBLIC: dict[str, str] = {
+    "BM25Retriever": "toolscaler.evaluation.baselines",
+    "EmbeddingRetriever": "toolscaler.evaluation.baselines",
+    "EvaluationResult": "toolscaler.evaluation.retrieval",
+    "LsaEncoder": "toolscaler.evaluation.baselines",
+    "METRICS": "toolscaler.evaluation.metrics",
+    "MetricValue": "toolscaler.evaluation.retrieval",
+    "PairedComparison": "toolscaler.evaluation.retrieval",
+    "Retriever": "toolscaler.evaluation.retrieval",
+    "ToolRetrievalEvaluator": "toolscaler.evaluation.retrieval",
+    "bootstrap_intervals": "toolscaler.evaluation.statistics",
+    "completeness_at_k": "toolscaler.evaluation.metrics",
+    "hit_at_k": "toolscaler.evaluation.metrics",
+    "mrr_at_k": "toolscaler.evaluation.metrics",
+    "ndcg_at_k": "toolscaler.evaluation.metrics",
+    "ndcg_toolgen_at_k": "toolscaler.evaluation.metrics",
+    "paired_bootstrap_interval": "toolscaler.evaluation.statistics",
+    "paired_randomization_test": "toolscaler.evaluation.statistics",
+    "precision_at_k": "toolscaler.evaluation.metrics",
+    "recall_at_k": "toolscaler.evaluation.metrics",
+    "results_table": "toolscaler.evaluation.retrieval",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = _PUBLIC[name]
+    except KeyError:
+        raise AttributeError(f"module 'toolscaler.evaluation' has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_PUBLIC))
