@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from transformers import AutoModelForCausalLM
 from trl import TrlParser
 
+from toolscaler._files import write_json
 from toolscaler.data import load_tool_queries, retrieval_rows
 from toolscaler.tokenization import ToolscalerTokenizer
 from toolscaler.training.checkpoints import last_whole_checkpoint
@@ -41,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer = retrieval_trainer(model, tokenizer, rows, config, eval_rows=eval_rows)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(config.output_dir))
     trainer.save_model(config.output_dir)
+    if trainer.is_world_process_zero():
+        write_json(Path(config.output_dir) / "losses.json", trainer.state.log_history)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class CompressionConfig(TrainingArguments):
         default=True, metadata={"help": "A resumed run keeps the count of early stopping."}
     )
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
-    report_to: str | list[str] | None = field(default="none", metadata={"help": "Loggers to report to."})
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "Loggers to report to."})
     use_cpu: bool | None = field(
         default=None, metadata={"help": "Train on the CPU. Default: where there is no accelerator."}
     )
