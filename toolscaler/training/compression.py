@@ -75,7 +75,8 @@ class CompressionConfig(TrainingArguments):
         default=True, metadata={"help": "A resumed run keeps the count of early stopping."}
     )
     logging_steps: float = field(default=10, metadata={"help": "Steps between two log lines."})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Loggers to report to."})
+    # None first: the command-line parser reads the order.
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "Loggers to report to."})  # noqa: RUF036
     use_cpu: bool | None = field(
         default=None, metadata={"help": "Train on the CPU. Default: where there is no accelerator."}
     )

@@ -66,7 +66,8 @@ class RetrievalConfig(SFTConfig):
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints kept."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "External loggers."})
+    # None first: the command-line parser reads the order.
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "External loggers."})  # noqa: RUF036
     use_lora: bool = field(default=False, metadata={"help": "LoRA and code rows instead of all weights."})
     lora_r: int = field(default=32, metadata={"help": "LoRA rank."})
     lora_alpha: int = field(default=128, metadata={"help": "LoRA scale."})
