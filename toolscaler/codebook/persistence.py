@@ -1,0 +1,195 @@
+"""Codebooks on disk: ``codebook.safetensors`` for the arrays, ``codebook_config.json`` for everything else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolscaler._files import atomic_path, read_json, write_json
+from toolscaler._version import __version__
+from toolscaler.codebook.checks import tensors_sha256
+from toolscaler.codebook.codebook import Codebook
+from toolscaler.errors import ArtifactError, CodebookError
+
+TENSORS_NAME = "codebook.safetensors"
+CONFIG_NAME = "codebook_config.json"
+FORMAT_VERSION = 1
+
+_DTYPES = {
+    "pca_mean": np.dtype(np.float32),
+    "pca_components": np.dtype(np.float32),
+    "pca_explained_variance": np.dtype(np.float32),
+    "pca_explained_variance_ratio": np.dtype(np.float32),
+    "centroids": np.dtype(np.float32),
+    "codes": np.dtype(np.int32),
+}
+_SIZES = ("num_gists", "num_levels", "num_centroids", "reduced_dim", "hidden_size")
+
+
+def make_config(codebook: Codebook) -> dict[str, Any]:
+    """Give the JSON part of a codebook: format version, sizes, policy, tool ids and the checksum of the arrays."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "toolscaler_version": __version__,
+        **{name: getattr(codebook, name) for name in _SIZES},
+        "collisions": codebook.collisions,
+        "suffix_size": codebook.suffix_size,
+        "code_sizes": list(codebook.code_sizes),
+        "tensors_sha256": tensors_sha256(codebook.to_tensors()),
+        "tool_ids": list(codebook.tool_ids),
+    }
+
+
+def codebook_from_parts(tensors: dict[str, NDArray], config: dict[str, Any]) -> Codebook:
+    """Build a codebook from its arrays and its JSON part.
+
+    Args:
+        tensors: Arrays by name, as :meth:`Codebook.to_tensors` gives them.
+        config: As :meth:`Codebook.to_config` gives it.
+
+    Returns:
+        The codebook, equal bit for bit to the one that gave the parts.
+
+    Raises:
+        ArtifactError: Unknown format version, missing or unexpected arrays, wrong dtypes or shapes, a checksum that
+            does not match, or values that no codebook can have.
+    """
+    if not isinstance(config, dict) or config.get("format_version") != FORMAT_VERSION:
+        version = config.get("format_version") if isinstance(config, dict) else None
+        raise ArtifactError(
+            f"expected a codebook of format_version {FORMAT_VERSION}, got {version!r}; "
+            "load it with the toolscaler release that wrote it, or fit it again"
+        )
+    missing, unexpected = sorted(_DTYPES.keys() - tensors.keys()), sorted(tensors.keys() - _DTYPES.keys())
+    if missing or unexpected:
+        raise ArtifactError(f"codebook arrays: missing {missing}, unexpected {unexpected}; save the codebook again")
+    for name, dtype in _DTYPES.items():
+        if tensors[name].dtype != dtype:
+            raise ArtifactError(f"codebook array {name}: expected {dtype}, got {tensors[name].dtype}")
+    if tensors_sha256(tensors) != config.get("tensors_sha256"):
+        raise ArtifactError(
+            "the codebook's arrays do not match the checksum in its configuration: one of the two files is damaged or "
+            "of another codebook; restore both from one save"
+        )
+    try:
+        codebook = Codebook(
+            **tensors,
+            collisions=config["collisions"],
+            tool_ids=tuple(config["tool_ids"]),
+            suffix_size=config["suffix_size"],
+        )
+        expected = {name: config[name] for name in (*_SIZES, "code_sizes")}
+    except (CodebookError, KeyError, TypeError) as error:
+        raise ArtifactError(f"codebook configuration does not fit the arrays: {error}") from error
+    found = {**{name: getattr(codebook, name) for name in _SIZES}, "code_sizes": list(codebook.code_sizes)}
+    if expected != found:
+        raise ArtifactError(f"codebook sizes: the configuration says {expected}, the arrays have {found}")
+    return codebook
+
+
+def save_codebook(codebook: Codebook, folder: str | Path) -> tuple[str, str]:
+    """Write both files of a codebook, each atomically; the checksum tells a half-replaced pair.
+
+    Args:
+        codebook: What to write.
+        folder: Made if it does not exist; other files in it stay.
+
+    Returns:
+        Paths of the arrays and of the configuration.
+    """
+    from safetensors.numpy import save
+
+    target = Path(folder)
+    with atomic_path(target / TENSORS_NAME) as temporary:
+        temporary.write_bytes(save(codebook.to_tensors(), metadata={"format": "np"}))
+    write_json(target / CONFIG_NAME, make_config(codebook))
+    return str(target / TENSORS_NAME), str(target / CONFIG_NAME)
+
+
+def codebook_from_files(tensors_path: str | Path, config_path: str | Path) -> Codebook:
+    """Load a codebook from its two files, wherever they lie.
+
+    Args:
+        tensors_path: The ``codebook.safetensors``.
+        config_path: The ``codebook_config.json``.
+
+    Returns:
+        The codebook.
+
+    Raises:
+        ArtifactError: A file is missing, damaged, or of an unknown format version; its path is named.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    config = read_json(config_path)
+    try:
+        tensors = load(Path(tensors_path).read_bytes())
+    except FileNotFoundError as error:
+        raise ArtifactError("expected the codebook's arrays here, found nothing", path=tensors_path) from error
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"expected a whole safetensors file, got: {error}", path=tensors_path) from error
+    try:
+        return codebook_from_parts(tensors, config)
+    except ArtifactError as error:
+        raise ArtifactError(str(error), path=Path(config_path).parent) from error
+
+
+def load_codebook(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Codebook:
+    """Load a codebook from a folder or a Hub repository.
+
+    Args:
+        source: Folder, or repository id such as ``user/name``.
+        revision: Branch, tag or commit of the repository.
+        subfolder: Folder inside ``source``.
+        token: Hub token, if the repository is private.
+        cache_dir: Where downloads are kept.
+        local_files_only: Use only what has been downloaded before.
+
+    Returns:
+        The codebook.
+
+    Raises:
+        ArtifactError: Neither a folder nor a repository with a codebook, or a damaged one.
+    """
+    folder = Path(source)
+    if folder.is_file():
+        raise ArtifactError(f"expected the folder that holds {CONFIG_NAME}, got a file", path=folder)
+    if folder.exists():
+        inner = folder / subfolder if subfolder else folder
+        return codebook_from_files(inner / TENSORS_NAME, inner / CONFIG_NAME)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    paths = []
+    for name in (TENSORS_NAME, CONFIG_NAME):
+        try:
+            paths.append(
+                hf_hub_download(
+                    str(source),
+                    name,
+                    revision=revision,
+                    subfolder=subfolder,
+                    token=token,
+                    cache_dir=cache_dir,
+                    local_files_only=local_files_only,
+                )
+            )
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ArtifactError(
+                f"expected a folder or a Hub repository with {name}, got neither ({reason})", path=str(source)
+            ) from error
+    return codebook_from_files(paths[0], paths[1])
