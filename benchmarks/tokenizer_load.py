@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from datasets.fingerprint import Hasher
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
 from toolscaler.codebook import Codebook
 from toolscaler.tokenization import ToolscalerTokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 
 def make_base(size: int) -> PreTrainedTokenizerFast:

@@ -10,10 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
+
+from toolscaler.codebook import Codebook
 from toolscaler.embedding import gathered, initialize_code_embeddings, reframe_vectors
 from toolscaler.errors import CodebookError, ConfigError, TokenizationError
 from toolscaler.tokenization import ToolscalerTokenizer
-from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
 
 GISTS, LEVELS, CENTROIDS, WIDTH, REDUCED, TOOLS = 2, 2, 4, 32, 6, 24
 ARCHITECTURES = [(arch, tie) for arch in ("llama", "qwen3", "gemma") for tie in (False, True)]
@@ -40,7 +42,7 @@ class HandMadeCodebook:
         self.codes = np.array(codes, dtype=np.int32)
         self.tool_ids = tuple(f"tool{k}" for k in range(len(embeddings)))
 
-    def without_assignments(self) -> HandMadeCodebook:
+    def without_tools(self) -> HandMadeCodebook:
         return self
 
     def vector(self, embeddings: np.ndarray, codes: np.ndarray, position: int, code: int) -> np.ndarray:
@@ -238,6 +240,23 @@ def test_embeddings_follow_the_tools_of_the_tokenizer(make_tiny_tokenizer, codeb
     kept = [k for k in range(TOOLS) if k not in (0, 5)]
     expected = np.concatenate(codebook.level_embeddings(embeddings[kept], codebook.codes[kept]))
     np.testing.assert_array_equal(reframe_vectors(tokenizer, torch.from_numpy(embeddings[kept])), expected)
+
+
+def test_a_fitted_codebook(make_tiny_tokenizer, make_model, embeddings):
+    """The real codebook against the same loops: its parts are put into the hand-made one."""
+    fitted = Codebook.fit(embeddings, num_levels=LEVELS, num_centroids=CENTROIDS, reduced_dim=REDUCED, seed=0)
+    twin = HandMadeCodebook(embeddings)
+    twin.means, twin.bases, twin.centroids = fitted.pca_mean, fitted.pca_components, fitted.centroids
+    tokenizer = ToolscalerTokenizer.from_tokenizer(make_tiny_tokenizer(), fitted)
+    model = make_model()
+    for given in (embeddings, None):
+        table = np.empty((0, GISTS, WIDTH)) if given is None else embeddings
+        codes = np.empty((0, fitted.code_length), np.int32) if given is None else fitted.codes
+        initialize_code_embeddings(model, tokenizer, given, scale="none")
+        expected = np.concatenate(twin.level_embeddings(table, codes))
+        for weight in (rows_of(model), head_of(model)):
+            got = weight[tokenizer.first_code_id :].detach().numpy()
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_random_rows_follow_the_seed(make_model, tokenizer):

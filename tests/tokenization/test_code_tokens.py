@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from toolscaler.errors import TokenizationError
 from toolscaler.tokenization import (
     all_code_tokens,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import pickle
 import shutil
 import subprocess
@@ -15,9 +14,10 @@ import datasets
 import numpy as np
 import pytest
 from datasets.fingerprint import Hasher
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
 from toolscaler.errors import ArtifactError
 from toolscaler.tokenization import ToolscalerTokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 TOOLS = {"units/convert": (0, 1, 2), "dates/weekday": (0, 1, 1), "text/count words": (3, 0, 0), 'été "x"\n': (3, 3, 0)}
 TEXTS = ["Convert 12 metres", "<a_0><b_1><c_2>", "x<a_3>y <b_0>,<c_1>\n</s>", "Ünï<a_1>  "]
@@ -128,21 +128,6 @@ def test_a_plain_autotokenizer_reads_the_folder(bases, make_tiny_tokenizer, make
         assert length == len(tokenizer)
         assert ids == [tokenizer(text)["input_ids"] for text in TEXTS], folder
         assert kept[1].replace(" ", "") == "<a_0><b_1><c_2>"
-
-
-def test_push_and_load_by_hub_id_and_revision(bases, tmp_path):
-    tokenizer = wrap(bases["bytelevel"])
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    script = Path(__file__).with_name("fake_hub.py")
-    command = [sys.executable, str(script), str(tmp_path / "tokenizer")]
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[2])}
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-    report = json.loads(output.splitlines()[-1])
-    everything = {name: list(codes) for name, codes in TOOLS.items()}
-    assert {"tokenizer.json", "tokenizer_config.json", "tool_index.json"} <= set(report["files"])
-    assert report["older"] == everything
-    assert report["newest"] == {name: codes for name, codes in everything.items() if name != "units/convert"}
-    assert report["ids"] == tokenizer("Convert <a_1><b_2>")["input_ids"]
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
 from toolscaler.errors import TokenizationError, UnknownToolError
 from toolscaler.tokenization import ToolIndex, ToolscalerTokenizer
-from transformers import PreTrainedTokenizerFast
 
 SIZES = (4, 4, 3)
 TOOLS = {"units/convert": (0, 1, 2), "dates/weekday": (0, 1, 1), "text/count words": (3, 0, 0)}

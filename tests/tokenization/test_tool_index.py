@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from toolscaler.errors import ArtifactError, TokenizationError, UnknownToolError
 from toolscaler.tokenization import ToolIndex
 

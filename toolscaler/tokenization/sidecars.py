@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save
 
-from toolscaler._files import atomic_path, read_json, write_json
-from toolscaler.errors import ArtifactError, ToolscalerError
+from toolscaler._files import atomic_path, write_json
+from toolscaler.errors import ArtifactError
 from toolscaler.tokenization.tool_index import ToolIndex
 
 if TYPE_CHECKING:
@@ -18,10 +17,9 @@ if TYPE_CHECKING:
 
 def save_codebook(codebook: Codebook, tensors_file: Path, config_file: Path) -> None:
     """Write a codebook as safetensors and JSON, each atomically."""
-    tensors, config = codebook.to_tensors()
     with atomic_path(tensors_file) as temporary:
-        save_file(tensors, temporary)
-    write_json(config_file, config)
+        temporary.write_bytes(save(codebook.to_tensors(), metadata={"format": "np"}))
+    write_json(config_file, codebook.to_config())
 
 
 def load_codebook(
@@ -32,7 +30,7 @@ def load_codebook(
     Raises:
         ArtifactError: A file is missing or damaged, or the codebook's layout is not the index's.
     """
-    from toolscaler.codebook import Codebook
+    from toolscaler.codebook import codebook_from_files
 
     if tensors_file is None or config_file is None:
         raise ArtifactError(
@@ -40,12 +38,7 @@ def load_codebook(
             "not beside it; copy the whole folder",
             path=index_file,
         )
-    try:
-        codebook = Codebook.from_tensors(load_file(tensors_file), read_json(config_file))
-    except ArtifactError:
-        raise
-    except (SafetensorError, OSError, ToolscalerError) as error:
-        raise ArtifactError(f"damaged codebook: {error}", path=tensors_file) from error
+    codebook = codebook_from_files(tensors_file, config_file)
     expected, got = (index.code_sizes, index.collisions), (tuple(codebook.code_sizes), codebook.collisions)
     if got != expected:
         raise ArtifactError(f"the tool index has code sizes and policy {expected}, the codebook {got}", path=index_file)

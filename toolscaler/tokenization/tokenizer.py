@@ -116,7 +116,7 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
         tokenizer = cls(tokenizer_object=backend, **special_arguments(base))
         tokenizer.chat_template = chat_template
         tokenizer.name_or_path = getattr(base, "name_or_path", "")
-        tokenizer._set_state(index, _without_assignments(codebook), first, retrieval_template)
+        tokenizer._set_state(index, _without_tools(codebook), first, retrieval_template)
         return tokenizer
 
     @property
@@ -149,7 +149,8 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
     @property
     def first_code_id(self) -> int:
         """Id of ``<a_0>``; the other code tokens follow without a gap, up to the end of the vocabulary."""
-        return self._first_code if self._tool_index is not None else len(self)
+        _ = self.tool_index  # says what is wrong where there are no codes
+        return self._first_code
 
     @property
     def required_vocab_size(self) -> int:
@@ -284,7 +285,7 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
                     "from_tokenizer on the base tokenizer"
                 )
         if codebook is not None:
-            self._codebook = _without_assignments(codebook)
+            self._codebook = _without_tools(codebook)
         self._tool_index = index
 
     def format_retrieval_prompt(self, query: str) -> str:
@@ -432,6 +433,6 @@ def _check_template(template: Any) -> None:
         raise TokenizationError(f"retrieval_template: expected text with {_QUERY} exactly once, got {template!r}")
 
 
-def _without_assignments(codebook: Codebook | None) -> Codebook | None:
+def _without_tools(codebook: Codebook | None) -> Codebook | None:
     """Leave out the codes of the fitted tools: the tool index holds them, and only it follows the catalogue."""
-    return None if codebook is None else codebook.without_assignments()
+    return None if codebook is None else codebook.without_tools()
