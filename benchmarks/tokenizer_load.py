@@ -39,6 +39,18 @@ def make_base(size: int) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", pad_token="</s>")
 
 
+def make_codebook(rng: np.random.Generator, width: int) -> Codebook:
+    """Draw a codebook of the paper's size: V = L = 2, K = 512, R = 32."""
+    sizes = {
+        "pca_mean": (2, width),
+        "pca_components": (2, 32, width),
+        "pca_explained_variance": (2, 32),
+        "pca_explained_variance_ratio": (2, 32),
+        "centroids": (2, 2, 512, 32),
+    }
+    return Codebook(**{name: rng.random(shape, dtype=np.float32) for name, shape in sizes.items()})
+
+
 def median_seconds(action: Callable[[], object], repetitions: int) -> float:
     action()
     times = []
@@ -58,8 +70,7 @@ def main() -> None:
     options = parser.parse_args()
 
     rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(1024, 2, options.width)).astype(np.float32)
-    codebook = Codebook.fit(embeddings, num_levels=2, num_centroids=512, reduced_dim=32, seed=0)
+    codebook = make_codebook(rng, options.width)
     chosen = rng.choice(512**4, size=options.tools, replace=False)
     codes = np.stack([chosen // 512**power % 512 for power in (3, 2, 1, 0)], axis=1)
     names = [f"Provider number {k % 3000}/endpoint_{k}_of_the_catalogue" for k in range(options.tools)]
@@ -67,9 +78,7 @@ def main() -> None:
     base = make_base(options.vocabulary)
 
     def wrap() -> ToolscalerTokenizer:
-        return ToolscalerTokenizer.from_tokenizer(
-            base, codebook, codes=codes, tool_ids=names, document_hashes=hashes, code_sizes=codebook.code_sizes
-        )
+        return ToolscalerTokenizer.from_tokenizer(base, codebook, codes=codes, tool_ids=names, document_hashes=hashes)
 
     tokenizer = wrap()
     with tempfile.TemporaryDirectory() as folder:
