@@ -71,9 +71,11 @@ def run_pipeline(
     for key, value in (("until", until), ("only", only), ("redo", redo)):
         if value is not None and value not in STAGES:
             raise ConfigError(key, value, f"one of {', '.join(STAGES)}")
+    stages.check_settings(config)
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
+        _sweep(folder)
         return _run(config, folder, until, only, redo, on_stage or (lambda *_: None))
 
 
@@ -122,6 +124,16 @@ def _forget(manifest: Manifest, folder: Path, names: tuple[str, ...]) -> None:
     for name in names:
         for child in _STAGES[name][2]:
             shutil.rmtree(folder / child, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what a killed process left under temporary names; the lock says that nobody is writing them."""
+    for pattern in (".*.tmp", ".*.old", "*/.*.tmp", "*/.*.old"):
+        for leftover in folder.glob(pattern):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -107,6 +107,21 @@ def trainer_settings(cls: type[Any], values: Mapping[str, Any], section: str, **
         raise ConfigError(section, dict(values), f"values that {cls.__name__} takes: {error}") from error
 
 
+def check_settings(config: RunConfig) -> None:
+    """Check the sections that belong to trainers, so that a slip is told at once and not hours later.
+
+    Raises:
+        ConfigError: See :func:`trainer_settings`.
+    """
+    from toolscaler.training.compression import CompressionConfig
+    from toolscaler.training.retrieval import RetrievalConfig
+    from toolscaler.training.scratch import ScratchConfig
+
+    trainer_settings(CompressionConfig, config.compression.trainer, "compression.trainer", output_dir=config.output_dir)
+    trainer_settings(RetrievalConfig, config.retrieval.trainer, "retrieval.trainer", output_dir=config.output_dir)
+    build_section(ScratchConfig, config.base.scratch, "base.scratch")
+
+
 def data_stage(run: Run) -> dict[str, Any]:
     """Read tools and queries, check every label, split, and write all of it as JSON lines."""
     from toolscaler.data import split_queries
