@@ -3,9 +3,11 @@
 import json
 import re
 from collections import Counter, defaultdict
+from functools import cache
 from importlib import resources
 
 import pytest
+
 from toolscaler.starter import load_starter_documents
 
 TEXTS_PER_TOOL = 36
@@ -32,12 +34,14 @@ def shape(text):
     return re.sub(r"\d[\d.,:/-]*", "#", text.lower())
 
 
+@cache
 def tokens(text):
     return frozenset(re.findall(r"\w+|[^\w\s]", text.lower()))
 
 
 def jaccard(first, second):
-    return len(first & second) / len(first | second)
+    common = len(first & second)
+    return common / (len(first) + len(second) - common)
 
 
 def near_copies(texts, others):
