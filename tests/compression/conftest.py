@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from toolscaler.data.documents import ToolDocument
 
 _VERBS = ("convert", "count", "fetch", "tell", "sort", "round")

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+
 from toolscaler.compression import GistCollator, GistConfig, document_rows
 from toolscaler.compression.collator import CompressionRow, end_token_id, query_texts
 from toolscaler.data.documents import ToolDocument

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from transformers import AutoConfig, LlamaConfig
+
 from toolscaler.compression import GistConfig
 from toolscaler.errors import CompressionError
-from transformers import AutoConfig, LlamaConfig
 
 
 def backbone(**keys):

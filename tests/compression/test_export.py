@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
+
 from toolscaler._files import read_json
 from toolscaler.compression import encode_documents, load_embeddings
 from toolscaler.compression.export import INDEX_NAME, _Plan

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModel, BertConfig, BertLMHeadModel
+
 from toolscaler.compression import GistForToolCompression
 from toolscaler.compression.functional import embedding_statistics, target_loss
 from toolscaler.errors import CompressionError
-from torch.nn.functional import cross_entropy
-from transformers import AutoModel, BertConfig, BertLMHeadModel
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "mistral", "gemma")
 
@@ -323,6 +324,10 @@ def test_a_model_that_looks_ahead_is_refused(tokenizer):
 def test_causality_of_every_architecture(model):
     model.check_causal()
     assert not model.training
+    # What transformers does with a configuration whose attention was erased: no mask, no error.
+    model.backbone.config._attn_implementation = None
+    with pytest.raises(CompressionError, match="attends to later tokens"):
+        model.check_causal()
 
 
 def test_a_base_without_head_is_refused(make_tiny_model, tokenizer):

@@ -6,10 +6,11 @@ import json
 
 import pytest
 import torch
+from transformers import AutoModel, AutoModelForCausalLM, BertConfig, BertLMHeadModel, BertModel
+
 from toolscaler.compression import GistForToolCompression
 from toolscaler.compression.persistence import ROWS_NAME, attach_adapter, merge_adapter, weights_fingerprint
 from toolscaler.errors import ArtifactError, CompressionError
-from transformers import AutoModel, AutoModelForCausalLM
 
 IDS = torch.arange(3, 21).view(2, 9)
 LABELS = torch.arange(30, 70).view(2, 4, 5)
@@ -98,6 +99,33 @@ def test_rows_refuse_another_base(base_folder, make_tiny_model, tokenizer, tmp_p
     make_tiny_model("llama", tokenizer, seed=1).save_pretrained(base_folder)
     with pytest.raises(ArtifactError, match="has other weights"):
         GistForToolCompression.from_pretrained(tmp_path / "model")
+
+
+def bert_folder(tokenizer, folder, with_head):
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+    )  # fmt: skip
+    (BertLMHeadModel(config) if with_head else BertModel(config)).save_pretrained(folder)
+
+
+def test_settings_of_the_base_are_kept(tokenizer, tmp_path):
+    """The base's own file says encoder; the compressor that uses it as a decoder must stay causal."""
+    bert_folder(tokenizer, tmp_path / "base", with_head=True)
+    model = GistForToolCompression.from_base_model(tmp_path / "base", is_decoder=True)
+    model.check_causal()
+    model.save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model" / ROWS_NAME).exists()
+    loaded = GistForToolCompression.from_pretrained(tmp_path / "model")
+    loaded.check_causal()
+    assert same(model, loaded)
+
+
+def test_base_with_random_parts_is_saved_whole(tokenizer, tmp_path, caplog):
+    bert_folder(tokenizer, tmp_path / "base", with_head=False)
+    model = GistForToolCompression.from_base_model(tmp_path / "base", is_decoder=True)
+    assert "drawn at random" in caplog.text
+    model.save_pretrained(tmp_path / "model")
+    assert same(model, GistForToolCompression.from_pretrained(tmp_path / "model"))
 
 
 def test_missing_parts_are_named(base_folder, tmp_path):

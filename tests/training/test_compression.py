@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainerCallback
+
 from toolscaler.compression import GistForToolCompression
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
 from toolscaler.errors import CompressionError, ConfigError, TrainingError
 from toolscaler.training.compression import CompressionConfig, compression_trainer, finalize
-from transformers import TrainerCallback
 
 _VERBS = ("convert", "count", "fetch", "tell", "sort", "round")
 

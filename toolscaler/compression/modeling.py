@@ -134,10 +134,9 @@ class GistForToolCompression(PreTrainedModel):
         Raises:
             CompressionError: The base is no causal language model, or a number does not fit it.
         """
-        by_name = isinstance(base, str | Path)
-        if by_name:
-            base_kwargs.setdefault("dtype", "auto")
-            base = AutoModelForCausalLM.from_pretrained(str(base), **base_kwargs)
+        fingerprint = ""
+        if isinstance(base, str | Path):
+            base, fingerprint = persistence.load_base(base, base_kwargs)
         elif base_kwargs:
             raise CompressionError(f"from_base_model: {sorted(base_kwargs)} go with a base given by name only")
         if not isinstance(base, PreTrainedModel) or base.get_output_embeddings() is None:
@@ -153,7 +152,7 @@ class GistForToolCompression(PreTrainedModel):
             max_content_length=max_content_length,
             max_target_length=max_target_length,
             base_model_name_or_path=base.name_or_path,
-            base_fingerprint=persistence.weights_fingerprint(base) if by_name else "",
+            base_fingerprint=fingerprint,
             dtype=base.dtype,
         )
         model = cls(config, backbone=base)

@@ -12,6 +12,7 @@ The two small forms carry a checksum of the base's weights, so that rows never m
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ from toolscaler.errors import ArtifactError, CompressionError
 
 if TYPE_CHECKING:
     from toolscaler.compression.modeling import GistForToolCompression
+
+logger = logging.getLogger(__name__)
 
 #: File of gist and task rows in a folder of the form ``rows``.
 ROWS_NAME = "gist_rows.safetensors"
@@ -68,6 +71,26 @@ def weights_fingerprint(model: nn.Module, *, base_only: bool = True) -> str:
         total = int(bits.sum(dtype=torch.int64))
         digest.update(f"{name} {tuple(named[name].shape)} {values.dtype} {total} {sample}\n".encode())
     return digest.hexdigest()[:32]
+
+
+def load_base(name: str | Path, kwargs: Mapping[str, Any]) -> tuple[PreTrainedModel, str]:
+    """Load a base by its name, with the checksum that lets a saved compressor leave it out.
+
+    Args:
+        name: Folder or Hub name.
+        kwargs: What ``AutoModelForCausalLM.from_pretrained`` takes.
+
+    Returns:
+        The model and the checksum; the checksum is empty where weights were drawn at random because the checkpoint
+        lacks them (the head of an encoder, say), so that loading it again would give another model.
+    """
+    keys = {"dtype": "auto", **kwargs, "output_loading_info": True}
+    base, info = AutoModelForCausalLM.from_pretrained(str(name), **keys)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        logger.warning("%s has no weights for %s; they are drawn at random and must be trained", name, missing)
+        return base, ""
+    return base, weights_fingerprint(base)
 
 
 def choose_form(model: GistForToolCompression, save_base: bool | None) -> str:
@@ -184,6 +207,9 @@ def _load_base(name: str | Path, config: GistConfig, kwargs: Mapping[str, Any]) 
     """Load the base that the rows refer to and compare its checksum, where its dtype is still the same."""
     wanted = kwargs.get("dtype") or kwargs.get("torch_dtype") or config.dtype or "auto"
     keys = {key: kwargs[key] for key in _BASE_KEYS if key in kwargs}
+    if config.backbone_config is not None:
+        # As it was set up for training: the base's own file may say otherwise (an encoder used as a decoder).
+        keys["config"] = config.backbone_config
     try:
         base = AutoModelForCausalLM.from_pretrained(config.base_model_name_or_path, dtype=wanted, **keys)
     except OSError as error:
