@@ -119,7 +119,7 @@ def fit_pca(
 
 def _exact(vectors: NDArray[np.floating], reduced_dim: int) -> tuple[Float64Array, Float64Array, Float64Array, float]:
     data = vectors.astype(np.float64)
-    _require_finite(data, 0)
+    _require_finite(data, np.arange(len(data)))
     mean = data.mean(axis=0)
     data -= mean
     _, singular, basis = np.linalg.svd(data, full_matrices=False)
@@ -127,10 +127,10 @@ def _exact(vectors: NDArray[np.floating], reduced_dim: int) -> tuple[Float64Arra
     return mean, basis[:reduced_dim].copy(), variance[:reduced_dim], float(variance.sum())
 
 
-def _require_finite(block: NDArray[np.floating], first_row: int) -> None:
+def _require_finite(block: NDArray[np.floating], rows: NDArray[np.intp]) -> None:
     finite = np.isfinite(block).all(axis=1)
     if not finite.all():
-        row = first_row + int(np.argmin(finite))
+        row = int(rows[np.argmin(finite)])
         raise CodebookError(f"expected finite embeddings, got NaN or infinity in row {row}; re-encode that tool")
 
 
@@ -152,7 +152,7 @@ def _covariance_pass(
             block = np.subtract(vectors[start:stop], shift, out=buffer[: stop - start], casting="same_kind")
             column_sums = block.sum(axis=0)
         if not np.isfinite(column_sums).all():
-            _require_finite(block, start)
+            _require_finite(block, np.arange(start, stop))
         product += block.T @ (block @ basis)
         sums += column_sums
         squares += float(np.einsum("nd,nd->n", block, block).sum(dtype=np.float64))
@@ -175,7 +175,7 @@ def _randomized(
     if rows > _SAMPLE_ROWS:
         chosen = np.sort(rng.choice(rows, size=_SAMPLE_ROWS, replace=False))
     sample = vectors[chosen].astype(np.float32)
-    _require_finite(sample, 0)
+    _require_finite(sample, chosen)
     shift = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
     sample -= shift
     basis = rng.standard_normal((dim, width)).astype(np.float32)

@@ -68,7 +68,7 @@ def shrink_for_catalogue(
         names = ("num_centroids", "reduced_dim", "num_levels")
         changes = ", ".join(f"{n} {a} -> {b}" for n, a, b in zip(names, wanted, given, strict=True) if a != b)
         message = f"a catalogue of {num_tools} tools of hidden size {hidden_size} cannot fill the codebook: {changes}"
-        logger.warning(message)
+        logger.info(message)  # the warning below is what reaches the screen
         warnings.warn(message, CatalogueSizeWarning, stacklevel=2)
     return given
 
