@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from toolscaler.data import ToolDocument, ToolQuery
 from toolscaler.errors import ArtifactError, ConfigError, EvaluationError
 from toolscaler.evaluation import ToolRetrievalEvaluator, ndcg_at_k

@@ -303,10 +303,13 @@ def results_table(
         Markdown text that ends with a line break.
 
     Raises:
-        EvaluationError: There are no results, no result has the baseline's name, or a metric is unknown.
+        EvaluationError: There are no results, or they are of different queries, or two have one name; or no result has
+            the baseline's name; or a metric is unknown.
     """
     if not results:
         raise EvaluationError("results: expected at least one, got none")
+    if len({(result.queries_sha256, result.depth) for result in results}) > 1:
+        raise EvaluationError("results: expected results of one evaluator, got other queries or another depth")
     columns = list(metrics or headline_metrics(results[0]))
     names = [result.name for result in results]
     if len(set(names)) < len(names):

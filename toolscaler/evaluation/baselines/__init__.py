@@ -11,6 +11,7 @@ _PUBLIC: dict[str, str] = {
     "EmbeddingRetriever": "toolscaler.evaluation.baselines.embedding",
     "LsaEncoder": "toolscaler.evaluation.baselines.embedding",
     "document_text": "toolscaler.evaluation.baselines.catalogue",
+    "search_words": "toolscaler.evaluation.baselines.catalogue",
     "split_words": "toolscaler.evaluation.baselines.catalogue",
 }
 

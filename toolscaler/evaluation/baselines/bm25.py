@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from toolscaler._optional import require
 from toolscaler.data.documents import ToolDocument
 from toolscaler.decoding import RetrievedTool
-from toolscaler.evaluation.baselines.catalogue import Catalogue, check_request, document_text, split_words
+from toolscaler.evaluation.baselines.catalogue import Catalogue, check_request, document_text, search_words
 
 
 class BM25Retriever:
@@ -19,16 +19,17 @@ class BM25Retriever:
 
     A tool's score is the sum of ``log(1 + (N - df + 0.5) / (df + 0.5)) * tf / (tf + k1 * (1 - b + b * L / mean L))``
     over the words of the query that stand in its document (a word twice in the query counts twice), with df the number
-    of documents that have the word, tf how often this one has it, and L the length of this one in words. No stemming
-    and no stop words by default; give another ``tokenize`` for those. A tool that shares no word with the query is not
-    returned, so that rankings may be shorter than asked for: what stands last in them is never a guess.
+    of documents that have the word, tf how often this one has it, and L the length of this one in words. A tool that
+    shares no word with the query is not returned, so that rankings may be shorter than asked for: what stands last in
+    them is never a guess.
 
     Args:
         documents: The tools.
         text: What of a document is searched; default:
             :func:`~toolscaler.evaluation.baselines.document_text`.
         tokenize: Text -> words, for documents and queries alike; default:
-            :func:`~toolscaler.evaluation.baselines.split_words`.
+            :func:`~toolscaler.evaluation.baselines.search_words`, which leaves out English function words and folds
+            plurals.
         k1: Saturation of repeated words.
         b: Weight of document length.
 
@@ -43,7 +44,7 @@ class BM25Retriever:
         documents: Sequence[ToolDocument],
         *,
         text: Callable[[ToolDocument], str] = document_text,
-        tokenize: Callable[[str], list[str]] = split_words,
+        tokenize: Callable[[str], list[str]] = search_words,
         k1: float = 1.5,
         b: float = 0.75,
     ) -> None:

@@ -12,7 +12,7 @@ from toolscaler._optional import require
 from toolscaler.data.documents import ToolDocument
 from toolscaler.decoding import RetrievedTool
 from toolscaler.errors import ConfigError, EvaluationError
-from toolscaler.evaluation.baselines.catalogue import Catalogue, check_request, document_text, split_words
+from toolscaler.evaluation.baselines.catalogue import Catalogue, check_request, document_text, search_words
 
 
 @runtime_checkable
@@ -126,8 +126,8 @@ class EmbeddingRetriever:
 class LsaEncoder:
     """Latent semantic analysis: TF-IDF of words, then a truncated SVD; offline and without a download.
 
-    Only the texts given to :meth:`fit` shape it, so that a baseline fitted on documents has seen no query. Needs
-    scikit-learn (extra ``eval``).
+    Words are those of :func:`~toolscaler.evaluation.baselines.search_words`. Only the texts given to :meth:`fit` shape
+    it, so that a baseline fitted on documents has seen no query. Needs scikit-learn (extra ``eval``).
 
     Args:
         num_dimensions: Dimensions; fewer where there are fewer texts or words.
@@ -151,14 +151,14 @@ class LsaEncoder:
         purpose = "LsaEncoder"
         features = require("sklearn.feature_extraction.text", extra="eval", purpose=purpose)
         decomposition = require("sklearn.decomposition", extra="eval", purpose=purpose)
-        vectorizer = features.TfidfVectorizer(analyzer=split_words, sublinear_tf=True)
+        vectorizer = features.TfidfVectorizer(analyzer=search_words, sublinear_tf=True)
         try:
             table = vectorizer.fit_transform(texts)
         except ValueError as error:
             raise EvaluationError(f"expected texts with words to fit on, got {len(texts)} without any") from error
         size = min(self.num_dimensions, min(table.shape) - 1)
         # With a single text or word there is nothing to reduce: the TF-IDF vectors are used as they are.
-        svd = decomposition.TruncatedSVD(size, random_state=self.seed).fit(table) if size > 0 else None
+        svd = decomposition.TruncatedSVD(size, n_iter=10, random_state=self.seed).fit(table) if size > 0 else None
         self._vectorizer, self._svd = vectorizer, svd
         return self
 
