@@ -171,7 +171,7 @@ class Codebook:
         collisions: CollisionPolicy = "reassign",
         balanced: bool = False,
         seed: int = 0,
-        max_iterations: int = 50,
+        max_iterations: int = 100,
         num_restarts: int = 1,
     ) -> Codebook:
         """Fit PCA and residual k-means for each gist position, and give every tool its codes (paper section 4.1).

@@ -213,8 +213,8 @@ def kmeans(
     num_centroids: int,
     *,
     rng: np.random.Generator,
-    max_iterations: int = 50,
-    tolerance: float = 1e-4,
+    max_iterations: int = 100,
+    tolerance: float = 5e-5,
     num_restarts: int = 1,
     max_cluster_size: int | None = None,
 ) -> KMeansResult:

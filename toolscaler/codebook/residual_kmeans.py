@@ -24,8 +24,8 @@ def fit_residual_kmeans(
     *,
     seed: int | Sequence[int] = 0,
     balanced: bool = False,
-    max_iterations: int = 50,
-    tolerance: float = 1e-4,
+    max_iterations: int = 100,
+    tolerance: float = 5e-5,
     num_restarts: int = 1,
 ) -> tuple[FloatArray, IntArray]:
     """Fit L centroid tables, each on what the levels before it left over.
