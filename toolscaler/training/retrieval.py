@@ -79,6 +79,8 @@ class RetrievalConfig(SFTConfig):
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():
             self.use_cpu = True
+        if getattr(self, "activation_checkpointing", True) is None:  # transformers >= 5.23: the field's new name
+            self.activation_checkpointing = self.gradient_checkpointing
         if self.bf16 is None:
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         if not 0 <= self.prompt_token_dropout < 1:
@@ -161,7 +163,10 @@ class RetrievalTrainer(SFTTrainer):
         mask = inputs["attention_mask"]
         rate = self.args.prompt_token_dropout
         if rate and model.training:
-            mask = hide_prompt_tokens(mask, inputs["labels"], rate)
+            # Drawn from step and batch, not from the global generator: a resumed run hides the same tokens.
+            mark = (self.args.seed, self.state.global_step, int(inputs["input_ids"].sum()))
+            generator = torch.Generator().manual_seed(hash(mark) % 2**63)
+            mask = hide_prompt_tokens(mask, inputs["labels"], rate, generator)
         given = {"input_ids": inputs["input_ids"], "attention_mask": mask, "use_cache": False}
         accepted = self._accepted_arguments()
         if "position_ids" in accepted:
@@ -178,13 +183,16 @@ class RetrievalTrainer(SFTTrainer):
         return self._accepted
 
 
-def hide_prompt_tokens(mask: torch.Tensor, labels: torch.Tensor, rate: float) -> torch.Tensor:
+def hide_prompt_tokens(
+    mask: torch.Tensor, labels: torch.Tensor, rate: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
     """Hide prompt tokens at random.
 
     Args:
         mask: (B, T) attention mask of left-padded rows.
         labels: (B, C + 1) labels of the last columns (:class:`RetrievalCollator`).
         rate: Chance of each prompt token to be hidden. The first and the last token of a prompt are never hidden.
+        generator: CPU generator to draw from; default: torch's global one.
 
     Returns:
         (B, T) mask with zeros at the hidden tokens; positions counted over it are those of the shortened prompt.
@@ -194,7 +202,7 @@ def hide_prompt_tokens(mask: torch.Tensor, labels: torch.Tensor, rate: float) ->
     columns = torch.arange(width, device=mask.device)
     start = width - mask.sum(1)
     inner = (columns > start[:, None]) & (columns < (first_label - 1)[:, None])
-    hidden = inner & (torch.rand(mask.shape, device=mask.device) < rate)
+    hidden = inner & (torch.rand(mask.shape, generator=generator) < rate).to(mask.device)
     return mask.masked_fill(hidden, 0)
 
 
