@@ -139,7 +139,7 @@ class LsaEncoder:
             raise ConfigError("num_dimensions", num_dimensions, "a whole number above zero")
         self.num_dimensions, self.seed = num_dimensions, seed
         self._vectorizer: Any = None
-        self._svd: Any = None
+        self._projection: np.ndarray | None = None
 
     def fit(self, texts: Sequence[str]) -> LsaEncoder:
         """Learn words, their weights and the dimensions from texts.
@@ -151,15 +151,17 @@ class LsaEncoder:
         purpose = "LsaEncoder"
         features = require("sklearn.feature_extraction.text", extra="eval", purpose=purpose)
         decomposition = require("sklearn.decomposition", extra="eval", purpose=purpose)
-        vectorizer = features.TfidfVectorizer(analyzer=search_words, sublinear_tf=True)
+        vectorizer = features.TfidfVectorizer(analyzer=search_words, sublinear_tf=True, dtype=np.float32)
         try:
             table = vectorizer.fit_transform(texts)
         except ValueError as error:
             raise EvaluationError(f"expected texts with words to fit on, got {len(texts)} without any") from error
         size = min(self.num_dimensions, min(table.shape) - 1)
         # With a single text or word there is nothing to reduce: the TF-IDF vectors are used as they are.
-        svd = decomposition.TruncatedSVD(size, n_iter=10, random_state=self.seed).fit(table) if size > 0 else None
-        self._vectorizer, self._svd = vectorizer, svd
+        svd = decomposition.TruncatedSVD(size, n_iter=5, random_state=self.seed).fit(table) if size > 0 else None
+        # Contiguous: the SVD's own transform copies all components anew for every batch.
+        self._projection = None if svd is None else np.ascontiguousarray(svd.components_.T, dtype=np.float32)
+        self._vectorizer = vectorizer
         return self
 
     def encode(self, texts: list[str]) -> np.ndarray:
@@ -171,7 +173,7 @@ class LsaEncoder:
         if self._vectorizer is None:
             raise EvaluationError("LsaEncoder: expected a fitted encoder; call fit(texts) on the documents first")
         table = self._vectorizer.transform(texts)
-        return np.asarray(table.toarray() if self._svd is None else self._svd.transform(table), dtype=np.float32)
+        return np.asarray(table.toarray() if self._projection is None else table @ self._projection, dtype=np.float32)
 
 
 def _load_encoder(encoder: TextEncoder | str, document_texts: list[str]) -> TextEncoder:
