@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
+
 import toolscaler.errors as errors
 from toolscaler._optional import require
 

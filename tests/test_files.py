@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from toolscaler._files import atomic_folder, atomic_path, read_json, write_json, write_text
 from toolscaler.errors import ArtifactError
 

@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import re
 from collections import Counter, defaultdict
 
 import pytest
+
+from support.bundles import check_bundle, put, read_json, read_lines
 from toolscaler.data.bundles import BUNDLES, load_bundle
 from toolscaler.data.bundles.base import ToolBundle, unique_documents
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
 from toolscaler.data.schema import check_arguments_schema
 from toolscaler.errors import ConfigError, DataError, UnknownToolError
-
-
-def _put(folder, name, value):
-    """Write JSON; a list as JSON lines where the name says so; gzipped where it ends in ``.gz``."""
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = isinstance(value, list) and (
-        ".jsonl" in name or "BFCL" in name or "func_doc" in name or "test.json" in name
-    )
-    text = value if isinstance(value, str) else "\n".join(map(json.dumps, value)) if lines else json.dumps(value)
-    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-
-
-def _lines(path):
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
-
-
-def _json(path):
-    data = path.read_bytes()
-    return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-
-
-def _check(bundle):
-    """What every bundle promises."""
-    ids = {document.id for document in bundle.documents}
-    assert len(ids) == len(bundle.documents)
-    assert {tool for query in bundle.queries for tool in query.tools} <= ids
-    assert all(query.text == query.text.strip() for query in bundle.queries)
-    assert sum(bundle.split_sizes().values()) == len(bundle.queries)
-
 
 # --- the frame -------------------------------------------------------------------------------------------------------
 
@@ -90,13 +59,13 @@ def test_bad_option_values_are_named(tmp_path, name, options, key):
 
 
 def test_files_of_another_layout_are_an_error_of_this_library(tmp_path):
-    _put(tmp_path, "plugin_des.json", {"Rain": "Says."})
-    _put(tmp_path, "all_clean_data.csv", "Question,Tool\nrain?,Rain\n")
+    put(tmp_path, "plugin_des.json", {"Rain": "Says."})
+    put(tmp_path, "all_clean_data.csv", "Question,Tool\nrain?,Rain\n")
     with pytest.raises(DataError, match=r"all_clean_data.csv: record 1: expected keys .* got none of \['Query'\]"):
         load_bundle("toole", tmp_path)
-    _put(tmp_path, "tool.jsonl", [{"api_name": "a", "parameters": {}, "required": [], "responses": {}}])
-    _put(tmp_path, "dev.jsonl", [{"id": "dev-easy-0", "query": "q", "calling": [{"name": "a"}]}])
-    _put(tmp_path, "test_in_domain.jsonl", [])
+    put(tmp_path, "tool.jsonl", [{"api_name": "a", "parameters": {}, "required": [], "responses": {}}])
+    put(tmp_path, "dev.jsonl", [{"id": "dev-easy-0", "query": "q", "calling": [{"name": "a"}]}])
+    put(tmp_path, "test_in_domain.jsonl", [])
     with pytest.raises(DataError, match="expected the layout of the data set 'seal-tools'"):
         load_bundle("seal-tools", tmp_path)
 
@@ -131,10 +100,10 @@ def test_suffixes_depend_on_content_alone():
 
 
 def test_toole_small(tmp_path):
-    _put(tmp_path, "plugin_des.json", {"Rain": "Says.", "News": "Tells."})
+    put(tmp_path, "plugin_des.json", {"Rain": "Says.", "News": "Tells."})
     rows = ["Query,Tool", "rain?,Rain", "rain? ,News", "rain?,Rain", '"two\nlines",News']
-    _put(tmp_path, "all_clean_data.csv", "\n".join(rows))
-    _put(tmp_path, "multi_tool_query_golden.json", [{"query": "both? ", "tool": ["News", "Rain"]}])
+    put(tmp_path, "all_clean_data.csv", "\n".join(rows))
+    put(tmp_path, "multi_tool_query_golden.json", [{"query": "both? ", "tool": ["News", "Rain"]}])
     bundle = load_bundle("toole", tmp_path)
     assert bundle.queries == [
         ToolQuery("rain?", ("Rain", "News"), "single-0", "single"),
@@ -149,7 +118,7 @@ def test_toole_small(tmp_path):
 def test_toole_real(shared_data):
     folder = shared_data / "toole"
     bundle = load_bundle("toole", folder, include_multi=True)
-    _check(bundle)
+    check_bundle(bundle)
     with (folder / "all_clean_data.csv").open(encoding="utf-8", newline="") as file:
         rows = [(row["Query"], row["Tool"]) for row in csv.DictReader(file)]
     assert len(rows) == bundle.counts["rows"] == 18_548
@@ -165,7 +134,9 @@ def test_toole_real(shared_data):
     assert {query.text: set(query.tools) for query in bundle.split("single")} == stripped
     assert bundle.split_sizes() == {"single": 18_480, "multi": 398}
     assert all(len(query.tools) == 2 for query in bundle.split("multi"))
-    assert {document.name: document.description for document in bundle.documents} == _json(folder / "plugin_des.json")
+    assert {document.name: document.description for document in bundle.documents} == read_json(
+        folder / "plugin_des.json"
+    )
     assert len(bundle.documents) == 199
 
 
@@ -187,8 +158,8 @@ def test_ultratool_small(tmp_path):
         {"step": "1.4", "tool": "find()"},
     ]
     row = {"question": " do it\n", "plan": plan, "tools": [save, find], "domain": "Files"}
-    _put(tmp_path, "English-dataset/tools.jsonl", [save, find])
-    _put(tmp_path, "English-dataset/test.json.gz", [row])
+    put(tmp_path, "English-dataset/tools.jsonl", [save, find])
+    put(tmp_path, "English-dataset/test.json.gz", [row])
     bundle = load_bundle("ultratool", tmp_path)
     assert bundle.queries == [ToolQuery("do it", ("find", "save"), "0", "test")]
     assert bundle.queries[0].metadata == {"domain": "Files", "plan": plan}
@@ -205,8 +176,8 @@ def test_ultratool_real(shared_data):
     }
     for language, name in (("en", "English"), ("zh", "Chinese")):
         bundle = bundles[language]
-        _check(bundle)
-        rows = _lines(shared_data / f"ultratool/{name}-dataset/test.json.gz")
+        check_bundle(bundle)
+        rows = read_lines(shared_data / f"ultratool/{name}-dataset/test.json.gz")
         assert (len(bundle.documents), len(bundle.queries)) == (436, 800)
         assert (
             bundle.counts["queries with blanks stripped"] == sum(row["question"].endswith("\n") for row in rows) == 580
@@ -242,9 +213,9 @@ def test_seal_tools_small(tmp_path):
         {"api": "getRain", "parameters": {"place": "Oslo", "days": 3}, "responses": ["API_call_0"]},
         {"api": "getSum", "parameters": {"place": "API_call_0"}, "responses": ["API_call_1"]},
     ]
-    _put(tmp_path, "tool.jsonl", [tool, {**tool, "api_name": "getSum"}])
-    _put(tmp_path, "dev.jsonl", [{"id": "dev-difficult-7", "query": "rain?", "calling": calls}])
-    _put(tmp_path, "test_in_domain.jsonl", [{"id": "test_in_domain-easy-0", "query": "r", "calling": calls[:1]}])
+    put(tmp_path, "tool.jsonl", [tool, {**tool, "api_name": "getSum"}])
+    put(tmp_path, "dev.jsonl", [{"id": "dev-difficult-7", "query": "rain?", "calling": calls}])
+    put(tmp_path, "test_in_domain.jsonl", [{"id": "test_in_domain-easy-0", "query": "r", "calling": calls[:1]}])
     bundle = load_bundle("seal-tools", tmp_path)
     assert bundle.queries == [
         ToolQuery("rain?", ("getRain", "getSum"), "dev-difficult-7", "dev"),
@@ -255,7 +226,7 @@ def test_seal_tools_small(tmp_path):
     document = bundle.documents[0]
     assert document.signature() == "getRain(place: string, days?: integer)"
     assert (document.category, document.returns["properties"]["mm"]["type"]) == ("Weather/Rain", "number")
-    _put(tmp_path, "train.jsonl", [{"id": "train-easy-0", "query": "s", "calling": calls[1:]}])
+    put(tmp_path, "train.jsonl", [{"id": "train-easy-0", "query": "s", "calling": calls[1:]}])
     assert load_bundle("seal-tools", tmp_path).split_sizes() == {"train": 1, "dev": 1, "test": 1}
 
 
@@ -263,10 +234,10 @@ def test_seal_tools_small(tmp_path):
 def test_seal_tools_real(shared_data):
     folder = shared_data / "seal-tools"
     bundle = load_bundle("seal-tools", folder)
-    _check(bundle)
+    check_bundle(bundle)
     assert (len(bundle.documents), bundle.split_sizes()) == (4_076, {"dev": 700, "test": 350})
     for split, file in (("dev", "dev"), ("test", "test_in_domain")):
-        rows = _lines(folder / f"{file}.jsonl")
+        rows = read_lines(folder / f"{file}.jsonl")
         queries = bundle.split(split)
         assert [query.id for query in queries] == [row["id"] for row in rows]
         assert [list(query.tools) for query in queries] == [[call["api"] for call in row["calling"]] for row in rows]
@@ -276,7 +247,7 @@ def test_seal_tools_real(shared_data):
         assert [query.metadata["dependent"] for query in queries] == [bool(found) for found in values]
         assert sum(map(len, values)) == {"dev": 34, "test": 22}[split]
     assert Counter(query.metadata["level"] for query in bundle.split("dev")) == {"easy": 200, "difficult": 500}
-    for document, row in zip(bundle.documents, _lines(folder / "tool.jsonl"), strict=True):
+    for document, row in zip(bundle.documents, read_lines(folder / "tool.jsonl"), strict=True):
         assert (document.id, document.category) == (row["api_name"], row["field"])
         assert {item.name for item in document.iter_parameters() if item.required} == set(row["required"])
         assert [item.name for item in document.iter_parameters()] == list(row["parameters"])

@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections import Counter
 
 import pytest
+
+from support.bundles import check_bundle, put, read_json, read_lines
 from toolscaler.data.bundles import load_bundle
 from toolscaler.data.schema import check_arguments_schema
-
-
-def _put(folder, name, value):
-    """Write JSON; a list as JSON lines where the name says so; gzipped where it ends in ``.gz``."""
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = isinstance(value, list) and (
-        ".jsonl" in name or "BFCL" in name or "func_doc" in name or "test.json" in name
-    )
-    text = value if isinstance(value, str) else "\n".join(map(json.dumps, value)) if lines else json.dumps(value)
-    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-
-
-def _lines(path):
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
-
-
-def _json(path):
-    data = path.read_bytes()
-    return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-
-
-def _check(bundle):
-    """What every bundle promises."""
-    ids = {document.id for document in bundle.documents}
-    assert len(ids) == len(bundle.documents)
-    assert {tool for query in bundle.queries for tool in query.tools} <= ids
-    assert all(query.text == query.text.strip() for query in bundle.queries)
-    assert sum(bundle.split_sizes().values()) == len(bundle.queries)
-
 
 # --- livemcpbench ----------------------------------------------------------------------------------------------------
 
@@ -63,7 +32,7 @@ def _livemcpbench(folder):
             "Annotator Metadata": {"Tools": text},
         }
 
-    _put(
+    put(
         folder,
         "tools.json",
         [server("Files", "write", "read"), server("Word", "write", "open"), server("Web", "fetch")],
@@ -74,7 +43,7 @@ def _livemcpbench(folder):
         task(2, "nothing"),
         task(3, "nothing", "read", "open", "write"),
     ]
-    _put(folder, "all_annotations.json", tasks)
+    put(folder, "all_annotations.json", tasks)
 
 
 def test_livemcpbench_small(tmp_path):
@@ -105,8 +74,8 @@ def test_livemcpbench_small(tmp_path):
 def test_livemcpbench_real(shared_data):
     folder = shared_data / "livemcpbench"
     bundle = load_bundle("livemcpbench", folder)
-    _check(bundle)
-    servers = _json(folder / "tools.json")
+    check_bundle(bundle)
+    servers = read_json(folder / "tools.json")
     raw = [
         (server["name"], tool["name"])
         for server in servers
@@ -119,7 +88,7 @@ def test_livemcpbench_real(shared_data):
     assert sum(number > 1 for number in count.values()) == 13
     assert len({document.category for document in bundle.documents}) == 8
     unresolved = ambiguous = labels = kept = 0
-    for row in _json(folder / "all_annotations.json"):
+    for row in read_json(folder / "all_annotations.json"):
         named = [
             line.split(". ", 1)[1].strip() for line in row["Annotator Metadata"]["Tools"].split("\n") if line.strip()
         ]
@@ -174,7 +143,7 @@ def test_toucan_small(tmp_path):
         ),
         _server("Empty"),
     ]
-    _put(tmp_path, "mcp_servers.jsonl.gz", rows)
+    put(tmp_path, "mcp_servers.jsonl.gz", rows)
     bundle = load_bundle("toucan-mcp", tmp_path)
     ids = [document.id for document in bundle.documents]
     assert [re.sub("#[0-9a-f]{8}$", "#", id_) for id_ in ids] == ["Sky/rain#", "Sky/rain#", "Page/snow"]
@@ -198,8 +167,8 @@ def test_toucan_small(tmp_path):
 def test_toucan_real(shared_data):
     folder = shared_data / "toucan-mcp"
     bundle = load_bundle("toucan-mcp", folder)
-    _check(bundle)
-    rows = _lines(folder / "mcp_servers.jsonl.gz")
+    check_bundle(bundle)
+    rows = read_lines(folder / "mcp_servers.jsonl.gz")
     kept = set()
     counts = Counter()
     for row in rows:

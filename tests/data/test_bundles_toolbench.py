@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections import Counter, defaultdict
 
 import pytest
+
+from support.bundles import check_bundle, put, read_json, read_lines
 from toolscaler.data.bundles import load_bundle
 from toolscaler.data.queries import ToolQuery
 from toolscaler.errors import DataError, UnknownToolError
-
-
-def _put(folder, name, value):
-    """Write JSON; a list as JSON lines where the name says so; gzipped where it ends in ``.gz``."""
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = isinstance(value, list) and (
-        ".jsonl" in name or "BFCL" in name or "func_doc" in name or "test.json" in name
-    )
-    text = value if isinstance(value, str) else "\n".join(map(json.dumps, value)) if lines else json.dumps(value)
-    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-
-
-def _lines(path):
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
-
-
-def _json(path):
-    data = path.read_bytes()
-    return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-
-
-def _check(bundle):
-    """What every bundle promises."""
-    ids = {document.id for document in bundle.documents}
-    assert len(ids) == len(bundle.documents)
-    assert {tool for query in bundle.queries for tool in query.tools} <= ids
-    assert all(query.text == query.text.strip() for query in bundle.queries)
-    assert sum(bundle.split_sizes().values()) == len(bundle.queries)
-
 
 # --- bfcl ------------------------------------------------------------------------------------------------------------
 
@@ -69,14 +38,14 @@ def _bfcl(folder):
         "live_relevance": [{"id": "live_relevance_0", "question": ask, "function": [_function("area")]}],
     }
     for category, part in rows.items():
-        _put(folder, f"BFCL_v4_{category}.json", part)
-    _put(
+        put(folder, f"BFCL_v4_{category}.json", part)
+    put(
         folder,
         "possible_answer/BFCL_v4_simple_python.json",
         [{"id": "simple_python_0", "ground_truth": [{"area": {"x": [1]}}]}],
     )
     truth = [{"area": {"x": [1]}}, {"area": {"x": [2]}}]
-    _put(folder, "possible_answer/BFCL_v4_multiple.json.gz", [{"id": "multiple_0", "ground_truth": truth}])
+    put(folder, "possible_answer/BFCL_v4_multiple.json.gz", [{"id": "multiple_0", "ground_truth": truth}])
     return list(rows)
 
 
@@ -106,10 +75,10 @@ def test_bfcl_small(tmp_path):
 def test_bfcl_answers_that_do_not_fit(tmp_path):
     _bfcl(tmp_path)
     answer = "possible_answer/BFCL_v4_simple_python.json"
-    _put(tmp_path, answer, [{"id": "simple_python_0", "ground_truth": [{"mass": {}}]}])
+    put(tmp_path, answer, [{"id": "simple_python_0", "ground_truth": [{"mass": {}}]}])
     with pytest.raises(DataError, match=r"expected the answer of 'simple_python_0' to call \['area'\], got \['mass'\]"):
         load_bundle("bfcl", tmp_path, categories=["simple_python"])
-    _put(tmp_path, answer, [{"id": "other", "ground_truth": []}])
+    put(tmp_path, answer, [{"id": "other", "ground_truth": []}])
     with pytest.raises(DataError, match="expected an answer for 'simple_python_0', found none"):
         load_bundle("bfcl", tmp_path, categories=["simple_python"])
 
@@ -118,21 +87,21 @@ def test_bfcl_answers_that_do_not_fit(tmp_path):
 def test_bfcl_real(shared_data):
     folder = shared_data / "bfcl"
     bundle = load_bundle("bfcl", folder, multi_turn=True)
-    _check(bundle)
+    check_bundle(bundle)
     documents = defaultdict(set)
     offered = defaultdict(set)
     sizes = Counter()
     rows = {}
     for path in sorted(folder.glob("BFCL_v4_*")):
         category = path.name.removeprefix("BFCL_v4_").split(".")[0]
-        for row in _lines(path):
+        for row in read_lines(path):
             rows[row["id"]] = row
             sizes["irrelevance" if category.endswith("irrelevance") else category] += 1
             for function in row.get("function", ()):
                 offered[function["name"]].add(json.dumps(function, sort_keys=True))
     extra = [folder / "function_docs_parallel_multiple.json", *(folder / "multi_turn_func_doc").glob("*.json")]
     for path in extra:
-        for function in _lines(path):
+        for function in read_lines(path):
             documents[function["name"]].add(json.dumps(function, sort_keys=True))
     assert sum(len(texts) > 1 for texts in offered.values()) == 438
     for name, texts in offered.items():
@@ -163,7 +132,7 @@ def test_bfcl_real(shared_data):
         texts = {function["description"] for function in rows[query.id]["function"] if function["name"] == tool.name}
         assert texts == {tool.description}
     answers = {
-        row["id"]: row["ground_truth"] for path in (folder / "possible_answer").glob("*") for row in _lines(path)
+        row["id"]: row["ground_truth"] for path in (folder / "possible_answer").glob("*") for row in read_lines(path)
     }
     for query in bundle.queries:
         if query.split.startswith("multi_turn"):
@@ -179,9 +148,9 @@ def test_bfcl_real(shared_data):
 def _toolbench(folder):
     rain = {"category_name": "Weather", "tool_name": "Sky ", "api_name": "rain", "api_description": "Rain."}
     lost = {**rain, "api_name": "hail"}
-    _put(folder, "virtual_tokens.txt", "<<Finish>>\n<<Sky &&rain>>\n<<Sky &&a && b>>\n<<Box&&open>>\n")
-    _put(folder, "tool_details.json", {"Sky ": {"tool_description": "All weather."}, "Box": {"tool_description": None}})
-    _put(folder, "api_docs.jsonl", [rain, {**rain, "category_name": "Sports", "api_description": "No."}, lost])
+    put(folder, "virtual_tokens.txt", "<<Finish>>\n<<Sky &&rain>>\n<<Sky &&a && b>>\n<<Box&&open>>\n")
+    put(folder, "tool_details.json", {"Sky ": {"tool_description": "All weather."}, "Box": {"tool_description": None}})
+    put(folder, "api_docs.jsonl", [rain, {**rain, "category_name": "Sports", "api_description": "No."}, lost])
     guideline = {"name": "open", "description": "Opens.", "required_parameters": [], "optional_parameters": []}
     draft = {
         "1": {
@@ -191,7 +160,7 @@ def _toolbench(folder):
             "tool_guidelines": {"open": guideline},
         }
     }
-    _put(folder, "draft_tool_instruction_initial.json", draft)
+    put(folder, "draft_tool_instruction_initial.json", draft)
     row = {
         "query": "rain?",
         "api_list": [rain, lost],
@@ -201,7 +170,7 @@ def _toolbench(folder):
     only = {**row, "relevant APIs": [["Sky ", "hail"]], "query_id": 2}
     for part, ending in (("solvable", ""), ("full", ".gz")):
         for name in ("G1_instruction", "G1_tool", "G1_category", "G2_instruction"):
-            _put(
+            put(
                 folder,
                 f"{part}_queries/test_instruction/{name}.json{ending}",
                 [row, only][: 2 if part == "full" else 1],
@@ -240,7 +209,7 @@ def test_toolbench_options(tmp_path):
     documented = load_bundle("toolbench", tmp_path, documents="documented", queries=["solvable"], unresolved="raise")
     assert [document.id for document in documented.documents] == ["Sky /rain", "Sky /hail", "Box/open"]
     assert len(documented.queries) == 4
-    _put(tmp_path, "virtual_tokens.txt", "<<Finish>>\nSky rain\n")
+    put(tmp_path, "virtual_tokens.txt", "<<Finish>>\nSky rain\n")
     with pytest.raises(DataError, match=r"virtual_tokens.txt:2: expected a token"):
         load_bundle("toolbench", tmp_path)
 
@@ -254,7 +223,7 @@ def _toolbench_names(shared_data):
 def test_toolbench_real(shared_data):
     folder = shared_data / "toolbench"
     bundle = load_bundle("toolbench", folder, queries=("full", "solvable"))
-    _check(bundle)
+    check_bundle(bundle)
     names = _toolbench_names(shared_data)
     assert len(names) == 46_984
     sizes = {
@@ -268,7 +237,7 @@ def test_toolbench_real(shared_data):
     labels = set()
     for part, pattern in (("full", "*.json.gz"), ("solvable", "*.json")):
         for path in (folder / f"{part}_queries/test_instruction").glob(pattern):
-            for row in _json(path):
+            for row in read_json(path):
                 relevant = {"/".join(pair) for pair in row["relevant APIs"]}
                 labels |= relevant
                 unresolved[part] += sum(label not in names for label in relevant)
@@ -276,14 +245,14 @@ def test_toolbench_real(shared_data):
     assert bundle.counts["unresolved labels"] == 36
     assert {document.id for document in bundle.documents} == names | labels
     assert bundle.counts["tools added for labels"] == len(labels - names)
-    documented = {"/".join((row["tool_name"], row["api_name"])) for row in _lines(folder / "api_docs.jsonl")}
+    documented = {"/".join((row["tool_name"], row["api_name"])) for row in read_lines(folder / "api_docs.jsonl")}
     assert len(documented) == 3_221
-    draft = _json(folder / "draft_tool_instruction_initial.json").values()
+    draft = read_json(folder / "draft_tool_instruction_initial.json").values()
     documented |= {f"{tool['tool_name']}/{name}" for tool in draft for name in tool["tool_guidelines"]}
     assert len(documented) == 3_221 + 337
     assert bundle.counts["tools without documentation"] == len((names | labels) - documented)
     assert bundle.counts["records of another category merged"] == 14
-    details = _json(folder / "tool_details.json")
+    details = read_json(folder / "tool_details.json")
     described = {document.id: document for document in bundle.documents if document.provider in details}
     assert len(set(described) & names) == 19_516
     for document in described.values():
@@ -295,17 +264,17 @@ def test_toolbench_real(shared_data):
 @pytest.mark.shared_data
 def test_toolbench_real_documented(shared_data):
     bundle = load_bundle("toolbench", shared_data / "toolbench", documents="documented", queries="solvable")
-    _check(bundle)
+    check_bundle(bundle)
     assert (len(bundle.documents), len(bundle.queries)) == (3_558, 580)
     assert bundle.counts["unresolved labels"] == bundle.counts["tools without documentation"] == 0
     named = load_bundle(
         "toolbench", shared_data / "toolbench", documents="documented", queries="anytool", unresolved="drop"
     )
-    _check(named)
+    check_bundle(named)
     known = {document.id for document in named.documents}
     lost = dropped = 0
     for file in ("anytoolbench.json", "anytool_custom_query_data.json"):
-        for row in _json(shared_data / "toolbench" / file):
+        for row in read_json(shared_data / "toolbench" / file):
             found = [f"{api['tool_name']}/{api['api_name']}" in known for api in _distinct(row["gt_api_list"])]
             lost += found.count(False)
             dropped += not any(found)

@@ -11,6 +11,7 @@ import pickle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from toolscaler.data import TASK_FIELDS, ToolDocument, ToolParameter
 from toolscaler.errors import DataError
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Optional, TypedDict, Union
 
 import pytest
 from jsonschema import Draft202012Validator
+
 from toolscaler.data import document_from_function, documents_from_functions, load_tool_documents
 from toolscaler.data.sources.functions import parse_docstring, schema_from_hint
 from toolscaler.errors import DataError

@@ -10,9 +10,10 @@ import subprocess
 import sys
 
 import pytest
-import toolscaler.data as data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import toolscaler.data as data
 from toolscaler.data import ReadReport, ToolDocument, ToolDocumentList, documents_from_dataset, load_tool_documents
 from toolscaler.data.sources.base import ReadOptions, SourceReader
 from toolscaler.data.sources.opening import Source

@@ -8,6 +8,7 @@ import json
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+
 from toolscaler.data import load_tool_documents
 from toolscaler.data.sources.base import ReadOptions
 from toolscaler.data.sources.openapi import OpenAPIReader

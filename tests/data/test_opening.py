@@ -10,6 +10,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from toolscaler.data.sources.opening import Record, Source, read_text, suffix_of
 from toolscaler.errors import DataError
 

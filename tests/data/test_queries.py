@@ -7,6 +7,7 @@ import json
 import pickle
 
 import pytest
+
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.labels import check_labels
 from toolscaler.data.queries import ToolQuery

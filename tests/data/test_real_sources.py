@@ -10,6 +10,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.validators import validator_for
+
 from toolscaler.data import load_tool_documents
 from toolscaler.errors import DataError
 

@@ -1,16 +1,15 @@
-"""Rows are plain text data: one a pair for retrieval, one a document with m targets for compression."""
+"""Rows are plain text data: one for each pair of query and relevant tool."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toolscaler.data.documents import TASK_FIELDS, ToolDocument
+
+from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
-from toolscaler.data.rows import compression_rows, example_queries, retrieval_rows
-from toolscaler.errors import ConfigError, DataError, UnknownToolError
+from toolscaler.data.rows import document_prompts, retrieval_rows
+from toolscaler.errors import UnknownToolError
 
 _CODES = {"weather/rain": "<a_1><b_2>", "math/sum": "<a_3><b_0>", "math/mean": "<a_3><b_1>"}
 _DOCUMENTS = [
@@ -52,42 +51,14 @@ def test_unknown_tool_is_an_error_with_a_suggestion():
     assert "math/mean" in caught.value.suggestions
 
 
-def test_compression_rows_hold_content_and_each_target():
-    rows = compression_rows(_DOCUMENTS)
-    assert [row["tool"] for row in rows] == ["weather/rain", "sum"]
-    for row, document in zip(rows, _DOCUMENTS, strict=True):
-        assert row["content"] == document.to_text()
-        assert row["targets"] == document.task_targets()
-        assert tuple(row["targets"]) == TASK_FIELDS
-    assert rows[0]["targets"]["code"] == "rain()"  # no code: the signature
-    assert rows[1]["targets"] == {
-        "category": "", "name": "sum", "code": "def sum(values): ...", "description": "Adds numbers.",
-    }  # fmt: skip
-    assert json.loads(json.dumps(rows)) == rows
-
-
-def test_generation_targets_come_after_the_fields():
-    queries = [
-        ToolQuery("rain and total?", ("weather/rain", "elsewhere")),
-        ToolQuery("umbrella?", ("weather/rain",)),
-        ToolQuery("coat?", ("weather/rain",)),
+def test_document_prompts_are_name_description_and_sentences():
+    document = ToolDocument("add_days", "Adds days to a date.\nCounts  weekends too. Never fails.")
+    assert document_prompts(document) == [
+        "add days",
+        "Adds days to a date. Counts weekends too. Never fails.",
+        "Adds days to a date",
+        "Counts weekends too",
+        "Never fails.",
+        "add days: Adds days to a date. Counts weekends too. Never fails.",
     ]
-    assert example_queries(queries) == {"weather/rain": "umbrella?", "elsewhere": "rain and total?"}
-    rows = compression_rows(_DOCUMENTS, {"query": example_queries(queries)}, fields=("name", "category"))
-    assert rows[0]["targets"] == {"name": "weather rain", "category": "Weather", "query": "umbrella?"}
-    assert rows[1]["targets"] == {"name": "sum", "category": "", "query": ""}
-    assert [list(row["targets"]) for row in rows] == [["name", "category", "query"]] * 2
-
-
-def test_bad_tasks_are_named():
-    with pytest.raises(ConfigError, match="fields: got 'title'"):
-        compression_rows(_DOCUMENTS, fields=("title",))
-    with pytest.raises(ConfigError, match="generation_targets: got 'code'"):
-        compression_rows(_DOCUMENTS, {"code": {"sum": "x"}})
-    with pytest.raises(DataError, match=r"'query'.*got none"):
-        compression_rows(_DOCUMENTS, {"query": {"nobody": "x"}})
-
-
-def test_nothing_in_nothing_out():
-    assert retrieval_rows([], {}) == []
-    assert compression_rows([], {"query": {}}) == []
+    assert document_prompts(ToolDocument("x")) == ["x"]

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from toolscaler.data.queries import ToolQuery
 from toolscaler.data.splits import QuerySplits, split_queries, text_key
 from toolscaler.errors import ConfigError, DataError

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from toolscaler.data.schema import check_arguments_schema
 from toolscaler.data.sources.base import ReadOptions
 from toolscaler.data.sources.loading import load_tool_documents

@@ -5,6 +5,7 @@ from datetime import date, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from toolscaler.starter.tools import dates
 
 DATES = st.dates(date(1900, 1, 1), date(2100, 12, 31))

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from toolscaler.starter.tools import encodings as tools
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)

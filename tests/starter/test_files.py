@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from toolscaler.starter import sandbox as sandbox_module
 from toolscaler.starter.sandbox import MAX_FILE_BYTES, sandbox
 from toolscaler.starter.tools import files

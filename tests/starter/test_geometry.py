@@ -6,6 +6,7 @@ import math
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
 from toolscaler.starter.registry import load_starter_documents
 from toolscaler.starter.tools.geometry import (
     box_measurements,

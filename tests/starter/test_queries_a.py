@@ -7,6 +7,7 @@ from importlib import resources
 from itertools import product
 
 import pytest
+
 from toolscaler.starter import load_starter_documents, load_starter_queries
 
 CATEGORIES = {"dates": "Dates", "text": "Text", "units": "Units", "encodings": "Encodings"}

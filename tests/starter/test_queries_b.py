@@ -6,6 +6,7 @@ from collections import Counter
 from importlib import resources
 
 import pytest
+
 from toolscaler.starter.registry import load_starter_documents
 
 CATEGORIES = ("Statistics", "Sequences", "Geometry", "Finance")

@@ -8,6 +8,7 @@ from collections import Counter
 from importlib import resources
 
 import pytest
+
 from toolscaler.starter import load_starter_documents
 
 CATEGORIES = ("files", "graphs", "numbers", "tables")

@@ -11,6 +11,7 @@ from importlib import resources
 
 import jsonschema
 import pytest
+
 from toolscaler.errors import ConfigError, UnknownToolError
 from toolscaler.starter import (
     PROVIDER,

@@ -8,6 +8,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from toolscaler.starter import sandbox as module
 from toolscaler.starter.sandbox import (
     SANDBOX_VARIABLE,

@@ -6,6 +6,7 @@ from itertools import chain, groupby
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from toolscaler.starter.registry import load_starter_documents
 from toolscaler.starter.tools.sequences import (
     chunk_list,

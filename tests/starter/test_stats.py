@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
+
 from toolscaler.starter.registry import load_starter_documents
 from toolscaler.starter.tools.stats import (
     arithmetic_mean,

@@ -10,6 +10,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from toolscaler.starter.tools import tables
 
 SALES = [

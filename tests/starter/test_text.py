@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from toolscaler.starter.tools import text as tools
 
 WORDS = st.text("abc", max_size=7)

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForCausalLM
+from trl import SFTConfig, SFTTrainer
+
 from toolscaler.embedding import initialize_code_embeddings
 from toolscaler.errors import ConfigError, TrainingError
 from toolscaler.tokenization import ToolscalerTokenizer
@@ -25,8 +28,6 @@ from toolscaler.training.retrieval import (
     retrieval_trainer,
     tokenize_retrieval_rows,
 )
-from transformers import AutoModelForCausalLM
-from trl import SFTConfig, SFTTrainer
 
 TOOLS = ["units/convert_length", "dates/week_day", "text/word_count", "text/reverse"]
 CODES = [[0, 1], [1, 0], [2, 2], [2, 0]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from toolscaler._lazy import lazy_attribute, lazy_names
 
 # Public name -> the module that defines it. Nothing is imported before it is asked for (PEP 562).
 _PUBLIC: dict[str, str] = {
@@ -18,9 +19,13 @@ _PUBLIC: dict[str, str] = {
     "ToolParameter": "toolscaler.data.documents",
     "ToolQuery": "toolscaler.data.queries",
     "available_formats": "toolscaler.data.sources.registry",
+    "document_prompts": "toolscaler.data.rows",
     "document_from_function": "toolscaler.data.sources.functions",
     "documents_from_dataset": "toolscaler.data.sources.loading",
     "documents_from_functions": "toolscaler.data.sources.functions",
+    "LabelReport": "toolscaler.data.labels",
+    "ToolQueryList": "toolscaler.data.query_files",
+    "check_labels": "toolscaler.data.labels",
     "load_bundle": "toolscaler.data.bundles",
     "load_tool_documents": "toolscaler.data.sources.loading",
     "load_tool_queries": "toolscaler.data.query_files",
@@ -33,14 +38,8 @@ __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    try:
-        module = _PUBLIC[name]
-    except KeyError:
-        raise AttributeError(f"module 'toolscaler.data' has no attribute {name!r}") from None
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
+    return lazy_attribute(__name__, _PUBLIC, name)
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_PUBLIC))
+    return lazy_names(__name__, _PUBLIC)

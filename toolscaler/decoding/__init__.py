@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from toolscaler._lazy import lazy_attribute, lazy_names
+
+# Public name -> module; imported on first use, since the processor and the retriever bring torch along (PEP 562).
 _PUBLIC: dict[str, str] = {
     "CodeTrie": "toolscaler.decoding.trie",
     "GenerativeRetriever": "toolscaler.decoding.retriever",
     "PrefixConstrainedLogitsProcessor": "toolscaler.decoding.logits_process",
-    "RetrievedTool": "toolscaler.decoding.retriever",
+    "RetrievedTool": "toolscaler.decoding.result",
 }
 
-__all__ = sorted(_PUBLIC)
+if TYPE_CHECKING:
+    from toolscaler.decoding.logits_process import PrefixConstrainedLogitsProcessor
+    from toolscaler.decoding.result import RetrievedTool
+    from toolscaler.decoding.retriever import GenerativeRetriever
+    from toolscaler.decoding.trie import CodeTrie
+
+__all__ = ["CodeTrie", "GenerativeRetriever", "PrefixConstrainedLogitsProcessor", "RetrievedTool"]
 
 
 def __getattr__(name: str) -> Any:
-    try:
-        module = _PUBLIC[name]
-    except KeyError:
-        raise AttributeError(f"module 'toolscaler.decoding' has no attribute {name!r}") from None
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
+    return lazy_attribute(__name__, _PUBLIC, name)
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_PUBLIC))
+    return lazy_names(__name__, _PUBLIC)

@@ -293,7 +293,7 @@ def retrieval_stage(run: Run) -> dict[str, Any]:
     """Train the model to write the code of a fitting tool (paper section 4.2)."""
     from transformers import AutoModelForCausalLM
 
-    from toolscaler.data import retrieval_rows
+    from toolscaler.data import document_prompts, retrieval_rows
     from toolscaler.training.checkpoints import last_whole_checkpoint
     from toolscaler.training.retrieval import RetrievalConfig, retrieval_trainer
 
@@ -325,13 +325,6 @@ def retrieval_stage(run: Run) -> dict[str, Any]:
         tokenizer.save_pretrained(target)
         _write_lines(target / "tools.jsonl", [document.to_dict() for document in run.documents])
     return {"rows": len(rows), "steps": trainer.state.global_step, **_last_values(trainer.state.log_history)}
-
-
-def document_prompts(document: ToolDocument) -> list[str]:
-    """Give texts of a document that may stand for a query: name in words, description, each of its sentences."""
-    words = document.name.replace("_", " ").replace("/", " ")
-    sentences = [part.strip() for part in document.description.replace("\n", " ").split(". ") if part.strip()]
-    return list(dict.fromkeys([words, document.description or words, *sentences, f"{words}: {document.description}"]))
 
 
 def _last_values(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:

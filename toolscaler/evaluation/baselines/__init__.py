@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
+
+from toolscaler._lazy import lazy_attribute, lazy_names
 
 # Public name -> the module that defines it. Nothing is imported before it is asked for (PEP 562).
 _PUBLIC: dict[str, str] = {
@@ -19,14 +20,8 @@ __all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:
-    try:
-        module = _PUBLIC[name]
-    except KeyError:
-        raise AttributeError(f"module 'toolscaler.evaluation.baselines' has no attribute {name!r}") from None
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
+    return lazy_attribute(__name__, _PUBLIC, name)
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_PUBLIC))
+    return lazy_names(__name__, _PUBLIC)
