@@ -167,6 +167,30 @@ def test_beams_limit_what_is_seen(make_model, make_tokenizer):
     assert all(w[0].score >= n[0].score - TOLERANCE for n, w in zip(narrow, wide, strict=True))
 
 
+@torch.no_grad()
+def test_the_search_takes_sequences_of_any_length(retriever, model, tokenizer):
+    """Tokenizers give one length so far; the search itself does not count on it, nor on one prompt ending like another.
+
+    Two are equal in their first token, one begins another, and with few beams prompts drop different sequences.
+    """
+    first, end = tokenizer.first_code_id, tokenizer.eos_token_id
+    sequences = [[first], [first, first + 5], [first + 1, first + 2, first + 3, first + 4], [first + 6, first + 6]]
+    trie = CodeTrie.from_token_sequences(sequences).with_end_token(end)
+    prompts = [tokenizer.encode_retrieval_prompt(query) for query in QUERIES]
+    found = retriever._search(prompts, trie, 10, "full")
+    for prompt, ended in zip(prompts, found, strict=True):
+        scores = {int(trie.tools_at(node)[0]): score for score, node in ended}
+        assert sorted(scores) == [0, 1, 2, 3]
+        for tool, sequence in enumerate(sequences):
+            logits = model(torch.tensor([[*prompt, *sequence]])).logits[0, len(prompt) - 1 :].double().log_softmax(-1)
+            expected = sum(float(row[token]) for row, token in zip(logits, [*sequence, end], strict=True))
+            assert scores[tool] == pytest.approx(expected, abs=TOLERANCE)
+    # One beam: rows leave the batch at different depths, and every prompt gets the same as alone.
+    together = retriever._search(prompts, trie, 1, "full")
+    alone = [retriever._search([prompt], trie, 1, "full")[0] for prompt in prompts]
+    assert [[node for _, node in ended] for ended in together] == [[node for _, node in ended] for ended in alone]
+
+
 # Subsets, ties, changes of the catalogue
 
 
