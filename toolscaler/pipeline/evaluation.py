@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolscaler._files import atomic_folder, write_json, write_text
@@ -47,7 +48,8 @@ def evaluate_stage(run: Run) -> dict[str, Any]:
     evaluator = ToolRetrievalEvaluator(run.queries("test"), section.ks, seed=section.seed)
     # Baselines first: they take seconds, and a missing package should show before the model's minutes.
     others = [
-        evaluator(make_baseline(name, run.documents), name=name, show_progress=True) for name in section.baselines
+        evaluator(make_baseline(name, run.documents), name=_shown(name), show_progress=True)
+        for name in section.baselines
     ]
     retriever = GenerativeRetriever.from_pretrained(str(run.folder / "model"))
     ours = evaluator(
@@ -85,6 +87,12 @@ def make_baseline(name: str, documents: Sequence[ToolDocument]) -> Retriever:
     if name == "lsa":
         return EmbeddingRetriever(documents, "lsa")
     return EmbeddingRetriever(documents, name.removeprefix(_SENTENCE_PREFIX), show_progress=True)
+
+
+def _shown(name: str) -> str:
+    """Shorten the folder of a local model to its last two parts: results should not tell where somebody keeps it."""
+    folder = Path(name.removeprefix(_SENTENCE_PREFIX))
+    return _SENTENCE_PREFIX + "/".join(folder.parts[-2:]) if folder.is_absolute() else name
 
 
 def _check_settings(ks: Sequence[int], num_beams: int, batch_size: int, baselines: Sequence[str]) -> None:
