@@ -3,7 +3,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 MODEL ?= scratch
-OUTPUT ?= runs/starter
+# A base made from scratch has a recipe of its own; any other model takes the paper's settings.
+RECIPE ?= $(if $(filter scratch,$(MODEL)),starter,starter_pretrained)
+OUTPUT ?= runs/$(RECIPE)
 
 BIN := $(VENV)/bin
 STAMP_RUN := $(VENV)/.installed-run
@@ -35,7 +37,7 @@ $(STAMP_DEV): $(STAMP_RUN)
 setup: $(STAMP_RUN)
 
 quickstart: $(STAMP_RUN)
-	$(CPU_ENV) $(BIN)/toolscaler run --config starter --model "$(MODEL)" --output_dir "$(OUTPUT)"
+	$(CPU_ENV) $(BIN)/toolscaler run --config $(RECIPE) --model "$(MODEL)" --output_dir "$(OUTPUT)"
 	$(CPU_ENV) $(BIN)/toolscaler retrieve "$(OUTPUT)" "my train leaves in 95 minutes, how many hours is that?" "is 7919 a prime number" --top_k 3
 
 test: $(STAMP_DEV)

@@ -44,6 +44,8 @@ class ScratchConfig:
         num_attention_heads: Attention heads; divides ``hidden_size``.
         max_position_embeddings: Longest sequence, in tokens.
         attention_dropout: Dropout in the attention.
+        initializer_range: Standard deviation of the random start; default: 1 / sqrt(hidden_size). Llama's own 0.02 is
+            meant for wide models and makes a narrow one learn slowly.
         num_train_epochs: Epochs of language modelling over the texts; 0 leaves the weights at their random start.
         learning_rate: Peak learning rate; cosine schedule with 3 % warm-up.
         weight_decay: AdamW's weight decay.
@@ -60,6 +62,7 @@ class ScratchConfig:
     num_attention_heads: int = 4
     max_position_embeddings: int = 1024
     attention_dropout: float = 0.0
+    initializer_range: float | None = None
     num_train_epochs: float = 3.0
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
@@ -139,6 +142,7 @@ def make_scratch_base(
             num_key_value_heads=config.num_attention_heads,
             max_position_embeddings=config.max_position_embeddings,
             attention_dropout=config.attention_dropout,
+            initializer_range=config.initializer_range or config.hidden_size**-0.5,
             tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
