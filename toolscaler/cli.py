@@ -183,6 +183,13 @@ def _run_script(verb: str, argv: list[str]) -> None:
     launch(module, argv[place + 1], argv[:place] + argv[place + 2 :])
 
 
+def _log(level: int) -> None:
+    """Log to standard error; the handler has the level, since some libraries set their own loggers to DEBUG."""
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(level)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -195,12 +202,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if words and words[0] in _SCRIPTS:
-            logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+            _log(logging.WARNING)
             _run_script(words[0], words[1:])
             return 0
         arguments = make_parser().parse_args(words)
-        level = logging.INFO if arguments.verbose else logging.WARNING
-        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+        _log(logging.INFO if arguments.verbose else logging.WARNING)
         arguments.work(arguments)
     except ToolscalerError as error:
         print(f"toolscaler: {error}", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -72,7 +73,7 @@ def test_forms_of_queries(retriever):
         ({"queries": 3}, DecodingError, "queries: expected text"),
         ({"queries": {"a": 1}}, DecodingError, "queries: expected text"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),  # the same in every process
 )
 def test_bad_requests(retriever, monkeypatch, options, error, match):
     monkeypatch.setattr(retriever, "_search", None)  # each is refused before the model runs

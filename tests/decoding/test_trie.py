@@ -242,7 +242,11 @@ def test_what_is_no_token_sequence_is_refused(sequences):
         CodeTrie.from_token_sequences(sequences)
 
 
-@pytest.mark.parametrize("nothing", [[], np.empty((0, 4), dtype=int), np.empty((0, 0)), iter(())], ids=repr)
+@pytest.mark.parametrize(
+    "nothing",
+    [[], np.empty((0, 4), dtype=int), np.empty((0, 0)), iter(())],
+    ids=["list", "integers", "floats", "iterator"],
+)
 def test_no_sequence_is_an_empty_catalogue(nothing):
     with pytest.raises(EmptyCatalogueError):
         CodeTrie.from_token_sequences(nothing)
