@@ -44,8 +44,7 @@ class ScratchConfig:
         num_attention_heads: Attention heads; divides ``hidden_size``.
         max_position_embeddings: Longest sequence, in tokens.
         attention_dropout: Dropout in the attention.
-        initializer_range: Standard deviation of the random start; default: 1 / sqrt(hidden_size). Llama's own 0.02 is
-            meant for wide models and makes a narrow one learn slowly.
+        initializer_range: Standard deviation of the random start; default: 1 / sqrt(hidden_size).
         num_train_epochs: Epochs of language modelling over the texts; 0 leaves the weights at their random start.
         learning_rate: Peak learning rate; cosine schedule with 3 % warm-up.
         weight_decay: AdamW's weight decay.
