@@ -40,8 +40,6 @@ def _run(arguments: argparse.Namespace) -> None:
     for key, value in (("output_dir", arguments.output_dir), ("base.model", arguments.model)):
         if value is not None:
             overrides[key] = value
-    if arguments.output_dir is None and "output_dir" not in overrides and not Path(arguments.config).exists():
-        overrides["output_dir"] = f"runs/{arguments.config}"
     config = RunConfig.from_file(arguments.config, overrides)
     folder = run_pipeline(
         config, until=arguments.until, only=arguments.only, redo=arguments.redo, on_stage=_report_stage

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from toolscaler.codebook import Codebook, codebook_statistics, plot_codebook_usage, plot_tool_map
+from toolscaler.codebook import Codebook, codebook_statistics, plot_codebook_usage
 from toolscaler.codebook.statistics import gini_coefficient, perplexity
 from toolscaler.errors import CodebookError, MissingDependencyError
 
@@ -91,18 +91,12 @@ def test_mismatches_are_refused(codebook, embeddings):
         codebook_statistics(codebook, embeddings[:10])
     with pytest.raises(CodebookError, match="expected"):
         plot_codebook_usage(codebook, "x.png", codes=np.zeros((3, 2), int))
-    with pytest.raises(CodebookError, match="expected codes"):
-        plot_tool_map(embeddings, codebook.codes[:3], "x.png")
 
 
-def test_pictures_are_png_files(codebook, embeddings, tmp_path):
+def test_the_picture_is_a_png_file(codebook, tmp_path):
     pytest.importorskip("matplotlib")
-    for path in (
-        plot_codebook_usage(codebook, tmp_path / "new" / "usage.png"),
-        plot_tool_map(embeddings, codebook.codes, tmp_path / "map.png"),
-        plot_tool_map(embeddings[:1], codebook.codes[:1], tmp_path / "one.png"),
-    ):
-        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    path = plot_codebook_usage(codebook, tmp_path / "new" / "usage.png")
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert not list(tmp_path.glob("**/*.tmp"))
 
 

@@ -39,11 +39,6 @@ def test_number_of_rows_is_number_of_labels(labels):
     assert [row["completion"] for row in rows] == [_CODES[tool] for query in queries for tool in query.tools]
 
 
-def test_prompt_makes_the_model_input():
-    rows = retrieval_rows([ToolQuery("avg", ("math/mean",))], _CODES, prompt="User: {}\n".format)
-    assert rows == [{"prompt": "User: avg\n", "completion": "<a_3><b_1>"}]
-
-
 def test_unknown_tool_is_an_error_with_a_suggestion():
     with pytest.raises(UnknownToolError) as caught:
         retrieval_rows([ToolQuery("avg", ("math/mena",))], _CODES)

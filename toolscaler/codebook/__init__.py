@@ -5,7 +5,7 @@ from __future__ import annotations
 from toolscaler.codebook.codebook import Codebook
 from toolscaler.codebook.collisions import CollisionCounts, CollisionResolution, count_collisions, resolve_collisions
 from toolscaler.codebook.persistence import codebook_from_files
-from toolscaler.codebook.plots import plot_codebook_usage, plot_tool_map
+from toolscaler.codebook.plots import plot_codebook_usage
 from toolscaler.codebook.similarity import hamming_distance, prefix_similarity
 from toolscaler.codebook.sizing import CatalogueSizeWarning, shrink_for_catalogue
 from toolscaler.codebook.statistics import CodebookStatistics, codebook_statistics
@@ -21,7 +21,6 @@ __all__ = [
     "count_collisions",
     "hamming_distance",
     "plot_codebook_usage",
-    "plot_tool_map",
     "prefix_similarity",
     "resolve_collisions",
     "shrink_for_catalogue",

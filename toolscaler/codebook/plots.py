@@ -10,11 +10,9 @@ from numpy.typing import NDArray
 
 from toolscaler._files import atomic_path
 from toolscaler._optional import require
-from toolscaler.codebook.checks import check_codes, check_embeddings
+from toolscaler.codebook.checks import check_codes
 from toolscaler.codebook.codebook import Codebook
-from toolscaler.codebook.pca import fit_pca
 from toolscaler.codebook.statistics import code_usage, gini_coefficient, perplexity
-from toolscaler.errors import CodebookError
 
 _DPI = 120
 
@@ -67,41 +65,4 @@ def plot_codebook_usage(
         panel.set_xlabel("code, by rank")
     panels[0].set_ylabel("tools that carry it")
     figure.suptitle(title or f"Code usage of {len(assigned)} tools (dashed: the mean)")
-    return _save(figure, path)
-
-
-def plot_tool_map(
-    embeddings: NDArray[np.floating], codes: NDArray[np.integer], path: str | Path, *, title: str | None = None
-) -> Path:
-    """Draw the tools on the first two principal components of gist position 0, coloured by their first code.
-
-    Args:
-        embeddings: float (N, V, D), N at least 1.
-        codes: Integers (N, P) of the same tools.
-        path: PNG file to write.
-        title: Heading of the picture.
-
-    Returns:
-        The path.
-
-    Raises:
-        CodebookError: Embeddings and codes do not fit together.
-        MissingDependencyError: Matplotlib is not installed (extras ``train`` and ``eval`` bring it).
-    """
-    data = check_embeddings(embeddings)
-    first_codes = np.asarray(codes)
-    if first_codes.ndim != 2 or first_codes.shape[1] < 1 or len(first_codes) != len(data) or not len(data):
-        raise CodebookError(f"expected codes (N, P) of N = {len(data)} > 0 tools, got shape {first_codes.shape}")
-    dims = min(2, len(data), data.shape[2])
-    points = fit_pca(data[:, 0], dims).transform(data[:, 0])
-    if dims == 1:
-        points = np.concatenate([points, np.zeros_like(points)], axis=1)
-    figure = _figure(6.4, 5.6)
-    panel = figure.subplots()
-    # Neighbouring code numbers mean nothing, so their places on the colour wheel are spread by the golden ratio.
-    colours = (first_codes[:, 0] * 0.6180339887) % 1.0
-    panel.scatter(points[:, 0], points[:, 1], c=colours, cmap="hsv", vmin=0, vmax=1, s=max(2.0, 40 - len(data) / 50))
-    panel.set_xlabel("principal component 1")
-    panel.set_ylabel("principal component 2")
-    panel.set_title(title or f"{len(data)} tools, coloured by their first code")
     return _save(figure, path)

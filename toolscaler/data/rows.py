@@ -5,7 +5,7 @@ Rows are lists of dictionaries of text, so that ``datasets.Dataset.from_list`` t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 from toolscaler.data.documents import ToolDocument
@@ -20,16 +20,12 @@ class RetrievalRow(TypedDict):
     completion: str
 
 
-def retrieval_rows(
-    queries: Iterable[ToolQuery], code_text: Mapping[str, str], *, prompt: Callable[[str], str] | None = None
-) -> list[RetrievalRow]:
+def retrieval_rows(queries: Iterable[ToolQuery], code_text: Mapping[str, str]) -> list[RetrievalRow]:
     """Make the rows of retrieval training (paper section 4.2): one for each pair of query and relevant tool.
 
     Args:
         queries: Labelled queries. One without tools gives no row.
         code_text: Tool id -> code sequence as text (``"<a_12><b_7><c_3><d_40>"``).
-        prompt: Makes the model input of a query text, for example ``tokenizer.format_retrieval_prompt``; default:
-            the text as it is.
 
     Returns:
         Rows ``{"prompt", "completion"}`` in query order, then label order.
@@ -39,11 +35,10 @@ def retrieval_rows(
     """
     rows: list[RetrievalRow] = []
     for query in queries:
-        text = query.text if prompt is None else prompt(query.text)
         for tool in query.tools:
             if tool not in code_text:
                 raise UnknownToolError(tool, code_text)
-            rows.append({"prompt": text, "completion": code_text[tool]})
+            rows.append({"prompt": query.text, "completion": code_text[tool]})
     return rows
 
 

@@ -16,6 +16,7 @@ from toolscaler.decoding.model_io import accepted_arguments, check_model, load_m
 from toolscaler.decoding.result import RetrievedTool
 from toolscaler.decoding.trie import CodeTrie
 from toolscaler.errors import ConfigError, DecodingError
+from toolscaler.tokenization.prompts import shorten_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -192,8 +193,7 @@ class GenerativeRetriever:
                 )
             if room is not None and len(prompt) > room:
                 cut += 1
-                head = prompt[:1] if prompt[0] == self.tokenizer.bos_token_id and room > 1 else []
-                prompts[row] = head + prompt[len(prompt) - room + len(head) :]
+                prompts[row] = shorten_prompt(prompt, room, self.tokenizer.bos_token_id)
         if cut:
             logger.warning("%d of %d prompts were cut to the model's %d positions", cut, len(prompts), room)
         return prompts

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from toolscaler.errors import ConfigError, TrainingError
+from toolscaler.tokenization.prompts import shorten_prompt
 from toolscaler.training.adapters import code_row_targets
 
 if TYPE_CHECKING:
@@ -240,8 +241,7 @@ def tokenize_retrieval_rows(
             raise TrainingError(f"max_length={config.max_length} leaves no room for a prompt before {len(codes)} codes")
         if len(prompt) > room:
             cut += 1
-            head = prompt[:1] if prompt[0] == tokenizer.bos_token_id and room > 1 else []
-            prompt = head + prompt[len(prompt) - room + len(head) :]
+            prompt = shorten_prompt(prompt, room, tokenizer.bos_token_id)
         input_ids.append(prompt + codes + [tokenizer.eos_token_id])
         end = tokenizer.eos_token_id if config.train_end_token else IGNORE_INDEX
         labels.append([IGNORE_INDEX] * len(prompt) + codes + [end])
