@@ -28,6 +28,7 @@ ALLOWED = {
     "training": _BASE | {"data", "compression", "codebook", "tokenization", "embedding"},
     "decoding": _BASE | {"tokenization"},
     "evaluation": _BASE | {"data", "tokenization", "decoding"},
+    "agent": _BASE | {"data", "tokenization", "decoding"},
 }
 _ROOMS = set(ALLOWED)
 ALLOWED["pipeline"] = _ROOMS
@@ -104,6 +105,7 @@ def test_the_table_refuses_a_wrong_import() -> None:
     [
         ("import toolscaler", {"torch", "transformers", "numpy"}),
         ("import toolscaler.data, toolscaler.starter", {"torch", "transformers", "datasets"}),
+        ("import toolscaler.agent.executors.base, toolscaler.agent.executors.composite", {"torch", "mcp", "httpx2"}),
         ("from toolscaler import Codebook", {"torch", "sklearn", "transformers"}),
         ("from toolscaler import GenerativeRetriever, ToolscalerTokenizer", {"trl", "peft", "sklearn"}),
     ],

@@ -102,6 +102,10 @@ class EmptyCatalogueError(DecodingError):
     """A subset leaves no tool to choose from; an empty set never means "everything"."""
 
 
+class ExecutorError(ToolscalerError, RuntimeError):
+    """An executor cannot start, or cannot list its tools; a failing call is a result instead."""
+
+
 class EvaluationError(ToolscalerError, ValueError):
     """Predictions and references do not fit together."""
 
