@@ -32,6 +32,18 @@ _PUBLIC: dict[str, str] = {
     "register_reader": "toolscaler.data.sources.registry",
     "retrieval_rows": "toolscaler.data.rows",
     "split_queries": "toolscaler.data.splits",
+    "FINISH_TOOL": "toolscaler.data.trajectories",
+    "GIVE_ANSWER": "toolscaler.data.trajectories",
+    "GIVE_UP": "toolscaler.data.trajectories",
+    "ToolCall": "toolscaler.data.trajectories",
+    "Trajectory": "toolscaler.data.trajectories",
+    "TrajectoryList": "toolscaler.data.trajectory_lists",
+    "TrajectoryMessage": "toolscaler.data.trajectories",
+    "TrajectoryReport": "toolscaler.data.trajectory_lists",
+    "finish_document": "toolscaler.data.trajectories",
+    "read_trajectories": "toolscaler.data.trajectory_lists",
+    "resolve_tools": "toolscaler.data.trajectory_lists",
+    "save_trajectories": "toolscaler.data.trajectory_lists",
 }
 
 __all__ = sorted(_PUBLIC)
