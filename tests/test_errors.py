@@ -63,3 +63,11 @@ def test_require_names_the_extra_and_hides_no_other_error():
     assert require("json", extra="train", purpose="a test").__name__ == "json"
     with pytest.raises(errors.MissingDependencyError, match=r"toolscaler\[train\]"):
         require("no_such_package_here.part", extra="train", purpose="a test")
+
+
+def test_suggestions_from_very_many_names():
+    """The close comparison takes long: only names of like length and like begin or end come to it."""
+    names = [f"provider_{k % 997}/endpoint_{k}" for k in range(200_000)] + ["Weather/getForecast"]
+    assert "Weather/getForecast" in errors.UnknownToolError("Weather/getForcast", names).suggestions
+    assert "provider_3/endpoint_1000" in errors.UnknownToolError("provider_3/endpont_1000", names).suggestions
+    assert not errors.UnknownToolError("zzz", names).suggestions

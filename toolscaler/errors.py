@@ -58,6 +58,28 @@ class AmbiguousSourceError(DataError):
         super().__init__(f"several readers fit: {names}; choose one with format=...", path=path)
 
 
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    """Give the names worth a close comparison, which takes a minute for a million of them."""
+    names = list(known)
+    if len(names) <= 10_000:
+        return names
+    low, high = len(name) * 2 // 3, len(name) * 3 // 2
+    start, end = name[:2].casefold(), name[-3:].casefold()
+    alike = [
+        other
+        for other in names
+        if low <= len(other) <= high and (other[:2].casefold() == start or other[-3:].casefold() == end)
+    ]
+    # Of very many, those that share the most on either side.
+    alike.sort(key=lambda other: -max(_shared(name, other), _shared(name[::-1], other[::-1])))
+    return alike[:5_000]
+
+
+def _shared(one: str, other: str) -> int:
+    """Count the characters with which both begin."""
+    return next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))
+
+
 class UnknownToolError(ToolscalerError, KeyError):
     """A tool name is not in the catalogue; the nearest names are suggested.
 
@@ -68,7 +90,7 @@ class UnknownToolError(ToolscalerError, KeyError):
 
     def __init__(self, name: str, known: Iterable[str] = ()) -> None:
         self.name = name
-        self.suggestions = tuple(difflib.get_close_matches(name, list(known), n=3, cutoff=0.6))
+        self.suggestions = tuple(difflib.get_close_matches(name, _near(name, known), n=3, cutoff=0.6))
         hint = f"; nearest: {', '.join(map(repr, self.suggestions))}" if self.suggestions else ""
         self.message = f"no tool named {name!r} in the catalogue{hint}"
         super().__init__(self.message)

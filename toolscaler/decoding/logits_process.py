@@ -58,7 +58,7 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
         self.trie = trie
         self.eos_token_id = eos_token_id
         self.prompt_length = prompt_length
-        self._needed = max(int(trie.sequences.max()), -1 if eos_token_id is None else int(eos_token_id)) + 1
+        self._needed = max(trie.largest_token, -1 if eos_token_id is None else int(eos_token_id)) + 1
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Mask a step.

@@ -290,7 +290,7 @@ def _best_of_each(owner: np.ndarray, values: np.ndarray, count: int) -> np.ndarr
 def _ranking(trie: CodeTrie, index: ToolIndex, ended: list[tuple[float, int]], top_k: int) -> list[RetrievedTool]:
     """Turn final nodes into tools, best first; of equal scores the tool that comes first in the trie comes first."""
     found = sorted((-score, int(tool)) for score, node in ended for tool in trie.tools_at(node))
-    names = [(trie.tool_ids[tool], -score) for score, tool in found[:top_k]]
+    names = [(trie.catalogue[tool], -score) for score, tool in found[:top_k]]
     return [RetrievedTool(name, score, index[name]) for name, score in names]
 
 

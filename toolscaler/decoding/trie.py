@@ -1,13 +1,22 @@
-"""The trie of valid code sequences as flat arrays (paper section 4.3)."""
+"""The trie of valid code sequences as flat arrays, whole or restricted to an allow-list (paper section 4.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from itertools import compress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolscaler.errors import DecodingError, EmptyCatalogueError, UnknownToolError
+from toolscaler.decoding.tool_names import ToolNames
+from toolscaler.decoding.trie_arrays import PADDING, TrieArrays
+from toolscaler.decoding.trie_build import build_arrays, checked_sequences, padded_sequences
+from toolscaler.errors import DecodingError, EmptyCatalogueError
 from toolscaler.tokenization.code_tokens import code_offsets
 
 if TYPE_CHECKING:
@@ -16,42 +25,56 @@ if TYPE_CHECKING:
 #: State of a row that has left the trie.
 DEAD = -1
 
-#: What fills the end of a sequence that is shorter than others.
-PADDING = -1
+#: Allow-lists that a trie remembers.
+SUBSET_CACHE_SIZE = 64
 
 
 class CodeTrie:
     """All token sequences that name a tool, walked in batches.
 
-    Nodes are numbered breadth first; node 0 is the root. The edges are sorted by (parent, token), so the children of a
-    node lie in one slice, and a step of many rows is one binary search over packed 64-bit keys.
+    Nodes are numbered breadth first; node 0 is the root. The children of a node are a range of nodes, in order of their
+    tokens. To find a node is one binary search over packed keys, whatever its depth.
 
-    Make one with :meth:`from_tokenizer` or :meth:`from_token_sequences`. A trie never changes; it may be pickled and
-    used from several threads.
+    Make one with :meth:`from_tokenizer` or :meth:`from_token_sequences`. A trie never changes:
+    :meth:`with_tools`, :meth:`without_tools` and :meth:`subset` make new ones, so whoever holds a trie holds a
+    snapshot. It may be pickled and used from several threads.
+
+    A *subset* is a view: it shares the arrays and the node numbers of the whole trie, and adds one bit a node, set
+    where an allowed tool lies below. All methods of a view know the allowed tools only.
 
     Args:
         sequences: Integers (N, length): token ids, -1 as padding on the right.
-        tool_ids: N different ids.
+        tool_ids: N different ids; default: the row numbers as text.
 
     Attributes:
-        tool_ids: N tool ids; indices into it are called tool indices.
-        sequences: int64 (N, longest) token ids, padded with -1 on the right where lengths differ; read-only.
-        num_nodes: Number of nodes, root included.
+        arrays: The nodes.
+        whole: The trie that this one is a view of, or itself.
+        node_bits: uint8 (nodes / 8, rounded up), bit ``n % 8`` of byte ``n // 8`` set where node n is allowed; ``None``
+            where all are.
 
     Raises:
         DecodingError: Sequences or ids are not of that form.
         EmptyCatalogueError: There is no sequence.
     """
 
-    def __init__(self, sequences: Any, tool_ids: Sequence[str]) -> None:
-        self.sequences = _checked_sequences(sequences)
-        self.tool_ids = _checked_ids(tool_ids, len(self.sequences))
-        self._rows = {name: row for row, name in enumerate(self.tool_ids)}
-        if len(self._rows) != len(self.tool_ids):
-            twice = next(name for row, name in enumerate(self.tool_ids) if self._rows[name] != row)
-            raise DecodingError(f"tool_ids: expected each id once, got {twice!r} more than once")
-        self._stride = int(self.sequences.max()) + 1
-        self._build()
+    def __init__(self, sequences: Any, tool_ids: Iterable[str] | None = None) -> None:
+        checked, ragged = checked_sequences(padded_sequences(sequences))
+        self._start(build_arrays(checked, ragged=ragged), ToolNames.checked(tool_ids, len(checked)))
+
+    def _start(self, arrays: TrieArrays, names: ToolNames) -> None:
+        self.arrays = arrays
+        self.whole = self
+        self.node_bits: np.ndarray | None = None
+        self._names = names
+        self._mask: np.ndarray | None = None  # bool over the catalogue; None: all
+        self._views: OrderedDict[bytes, CodeTrie] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def _of(cls, arrays: TrieArrays, names: ToolNames) -> CodeTrie:
+        trie = cls.__new__(cls)
+        trie._start(arrays, names)
+        return trie
 
     @classmethod
     def from_tokenizer(cls, tokenizer: ToolscalerTokenizer) -> CodeTrie:
@@ -75,7 +98,8 @@ class CodeTrie:
         Raises:
             EmptyCatalogueError: The index knows no tool.
         """
-        return cls(index.codes + (first_code_id + code_offsets(index.code_sizes)), index.tool_ids)
+        checked, ragged = checked_sequences(index.codes + (first_code_id + code_offsets(index.code_sizes)))
+        return cls._of(build_arrays(checked, ragged=ragged), ToolNames(index.tool_ids))
 
     @classmethod
     def from_token_sequences(cls, sequences: Any, tool_ids: Sequence[str] | None = None) -> CodeTrie:
@@ -90,39 +114,128 @@ class CodeTrie:
             DecodingError: A sequence is empty or holds anything but token ids, or the number of ids does not fit.
             EmptyCatalogueError: There is no sequence.
         """
-        padded = _padded(sequences)
-        return cls(padded, [str(row) for row in range(len(padded))] if tool_ids is None else tool_ids)
+        return cls(sequences, tool_ids)
 
-    def _build(self) -> None:
-        count, length = self.sequences.shape
-        node = np.zeros(count, dtype=np.int64)  # where each tool's prefix ends
-        keys, self.num_nodes = [], 1
-        for depth in range(length):
-            tokens = self.sequences[:, depth]
-            alive = tokens >= 0
-            edge, inverse = np.unique(node[alive] * self._stride + tokens[alive], return_inverse=True)
-            keys.append(edge)
-            node[alive] = self.num_nodes + inverse
-            self.num_nodes += len(edge)
-        # Parents of deeper edges have larger numbers, so the concatenation is sorted and edge e leads to node e + 1.
-        self._keys = np.concatenate(keys)
-        self._tokens = self._keys % self._stride
-        self._child_start = np.searchsorted(self._keys, np.arange(self.num_nodes + 1) * self._stride)
-        self._leaf_tools = np.argsort(node, kind="stable")
-        self._leaf_tools.flags.writeable = False  # tools_at gives views of it
-        self._leaf_start = np.searchsorted(node[self._leaf_tools], np.arange(self.num_nodes + 1))
+    @classmethod
+    def load(cls, path: str | Path) -> CodeTrie:
+        """Open a trie that :meth:`save` wrote; its arrays stay on disk and are mapped into memory.
+
+        Raises:
+            ArtifactError: The file is missing, damaged, or of an unknown version.
+        """
+        from toolscaler.decoding.trie_files import load_trie
+
+        return cls._of(*load_trie(Path(path)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the trie into one safetensors file, whole or not at all. A view is saved as the trie of its own tools.
+
+        Raises:
+            ArtifactError: The file cannot be written.
+        """
+        from toolscaler.decoding.trie_files import save_trie
+
+        trie = self if self._mask is None else CodeTrie(self.sequences, self.tool_ids)
+        save_trie(Path(path), trie.arrays, trie._names)
 
     def __len__(self) -> int:
-        """Count the tools."""
-        return len(self.tool_ids)
+        """Count the (allowed) tools."""
+        return self.arrays.num_tools if self._mask is None else int(np.count_nonzero(self._mask))
 
     def __repr__(self) -> str:
-        return f"CodeTrie({len(self)} tools, {self.num_nodes} nodes, max_length={self.max_length})"
+        of = "" if self._mask is None else f" of {self.arrays.num_tools}"
+        return f"CodeTrie({len(self)}{of} tools, {self.num_nodes} nodes, max_length={self.max_length})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without caches and look-up tables: a pickle does not depend on what was asked before.
+        return _restore, (self.arrays, self._names, self._mask)
+
+    @property
+    def catalogue(self) -> tuple[str, ...]:
+        """The ids that tool rows refer to: N, also for a view."""
+        return self._names.names
+
+    @cached_property
+    def tool_ids(self) -> tuple[str, ...]:
+        """The (allowed) tool ids, in catalogue order."""
+        if self._mask is None:
+            return self._names.names
+        return tuple(compress(self._names.names, self._mask.tolist()))
+
+    @cached_property
+    def num_nodes(self) -> int:
+        """Number of (allowed) nodes, root included."""
+        if self.node_bits is None:
+            return self.arrays.num_nodes
+        return int(np.unpackbits(self.node_bits).sum(dtype=np.int64))
 
     @property
     def max_length(self) -> int:
-        """Tokens of the longest sequence."""
-        return self.sequences.shape[1]
+        """Tokens of the longest sequence of the whole trie."""
+        return self.arrays.length
+
+    @property
+    def level_starts(self) -> np.ndarray:
+        """First node of each depth, int64 (max_length + 2,)."""
+        return self.arrays.level_starts
+
+    @cached_property
+    def largest_token(self) -> int:
+        """The largest token id of any sequence of the whole trie."""
+        arrays = self.arrays
+        return int((arrays.bases + arrays.sizes).max()) - (2 if arrays.ragged else 1)
+
+    @cached_property
+    def sequences(self) -> np.ndarray:
+        """Token ids of the (allowed) tools, int64 (tools, max_length), -1 behind shorter ones; read-only."""
+        table = self.arrays.sequences()
+        if self._mask is not None:
+            table = table[self._mask]
+        table.flags.writeable = False
+        return table
+
+    def depths(self, nodes: np.ndarray) -> np.ndarray:
+        """Give the depth of each node, int64 (B,); -1 for dead rows."""
+        return np.searchsorted(self.arrays.level_starts, np.asarray(nodes), side="right") - 1
+
+    def shared_depth(self, nodes: np.ndarray) -> int | None:
+        """Give the depth of all nodes, where they have one depth and none is dead; else ``None``."""
+        if not len(nodes):
+            return None
+        low, starts = int(nodes.min()), self.arrays.level_starts
+        depth = int(starts.searchsorted(low, side="right")) - 1
+        return depth if low >= 0 and int(nodes.max()) < starts[depth + 1] else None
+
+    def allows(self, nodes: np.ndarray) -> np.ndarray:
+        """Say for each node whether an allowed tool lies below it; bool (B,), false for dead rows."""
+        nodes = np.asarray(nodes)
+        alive = nodes >= 0
+        if self.node_bits is None:
+            return alive
+        return alive & ((self.node_bits[nodes >> 3] >> (nodes & 7).astype(np.uint8)) & 1).astype(bool)
+
+    def walk(self, prefixes: np.ndarray) -> np.ndarray:
+        """Walk from the root along each row.
+
+        Args:
+            prefixes: int (B, depth) token ids; depth zero gives the root.
+
+        Returns:
+            int64 (B,) nodes, :data:`DEAD` for rows that are no prefix of an allowed sequence.
+
+        Raises:
+            DecodingError: ``prefixes`` has not two dimensions.
+        """
+        prefixes = np.asarray(prefixes, dtype=np.int64)
+        if prefixes.ndim != 2:
+            raise DecodingError(f"prefixes: expected token ids of shape (B, depth), got shape {prefixes.shape}")
+        count, depth = prefixes.shape
+        if not depth:
+            return np.zeros(count, dtype=np.int64)
+        if depth > self.arrays.length:
+            return np.full(count, DEAD, dtype=np.int64)
+        nodes = self.arrays.find(prefixes)
+        return nodes if self.node_bits is None else np.where(self.allows(nodes), nodes, DEAD)
 
     def advance(self, nodes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Take one step in each row.
@@ -132,104 +245,233 @@ class CodeTrie:
             tokens: int (B,) token ids.
 
         Returns:
-            int64 (B,) next nodes, :data:`DEAD` where the node has no such child.
+            int64 (B,) next nodes, :data:`DEAD` where the node has no such (allowed) child.
         """
         nodes, tokens = np.asarray(nodes, dtype=np.int64), np.asarray(tokens, dtype=np.int64)
-        valid = (nodes >= 0) & (tokens >= 0) & (tokens < self._stride)
-        wanted = np.where(valid, nodes * self._stride + tokens, -1)
-        place = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
-        return np.where(valid & (self._keys[place] == wanted), place + 1, DEAD)
+        found = np.full(len(nodes), DEAD, dtype=np.int64)
+        for depth, rows in self._by_depth(nodes):
+            labels = tokens[rows] - self.arrays.token_base(depth + 1)
+            # Label 0 of a ragged trie is the end of a sequence, no token.
+            known = (labels >= int(self.arrays.ragged)) & (labels < self.arrays.sizes[depth])
+            below = self.arrays.find_child(depth, np.where(known, nodes[rows], DEAD), np.where(known, labels, 0))
+            found[rows] = below
+        return found if self.node_bits is None else np.where(self.allows(found), found, DEAD)
 
-    def walk(self, prefixes: np.ndarray) -> np.ndarray:
-        """Walk from the root along each row.
-
-        Args:
-            prefixes: int (B, depth) token ids; depth zero gives the root.
-
-        Returns:
-            int64 (B,) nodes, :data:`DEAD` for rows that are no prefix of a sequence.
-
-        Raises:
-            DecodingError: ``prefixes`` has not two dimensions.
-        """
-        prefixes = np.asarray(prefixes, dtype=np.int64)
-        if prefixes.ndim != 2:
-            raise DecodingError(f"prefixes: expected token ids of shape (B, depth), got shape {prefixes.shape}")
-        nodes = np.zeros(len(prefixes), dtype=np.int64)
-        for depth in range(prefixes.shape[1]):
-            nodes = self.advance(nodes, prefixes[:, depth])
-        return nodes
-
-    def children(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def expand(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """List the children of each row's node.
 
         Args:
             nodes: int (B,) nodes of this trie; dead rows have no children.
 
         Returns:
-            Row numbers and token ids, both int64 (E,), rows in order and tokens ascending in each.
+            Row numbers, token ids and child nodes, all int64 (E,), rows in order and tokens ascending in each.
         """
         nodes = np.asarray(nodes, dtype=np.int64)
-        alive = nodes >= 0
-        start = np.where(alive, self._child_start[nodes], 0)
-        count = np.where(alive, self._child_start[nodes + 1], 0) - start
-        rows = np.repeat(np.arange(len(nodes)), count)
-        within = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
-        return rows, self._tokens[np.repeat(start, count) + within]
+        shared = self.shared_depth(nodes)
+        if shared is not None:
+            return self._expand_level(shared, nodes if shared < self.arrays.length else nodes[:0])
+        parts = [(rows, *self._expand_level(depth, nodes[rows])) for depth, rows in self._by_depth(nodes)]
+        if not parts:
+            nothing = np.empty(0, dtype=np.int64)
+            return nothing, nothing, nothing
+        owner = np.concatenate([rows[at] for rows, at, _, _ in parts])
+        order = np.argsort(owner, kind="stable")
+        tokens = np.concatenate([tokens for _, _, tokens, _ in parts])[order]
+        return owner[order], tokens, np.concatenate([children for _, _, _, children in parts])[order]
+
+    def children(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """List the children of each row's node: row numbers and token ids, as :meth:`expand` gives them."""
+        rows, tokens, _ = self.expand(nodes)
+        return rows, tokens
+
+    def _by_depth(self, nodes: np.ndarray) -> Iterable[tuple[int, np.ndarray]]:
+        """Yield each depth that has children, with the rows that are there."""
+        depths = self.depths(nodes)
+        for depth in range(self.arrays.length):
+            rows = np.flatnonzero(depths == depth)
+            if len(rows):
+                yield depth, rows
+
+    def _expand_level(self, depth: int, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """List the children of nodes of one depth, dead rows not among them: row numbers, tokens, nodes."""
+        if not len(nodes):
+            nothing = np.empty(0, dtype=np.int64)
+            return nothing, nothing, nothing
+        start = self.arrays.child_start[nodes]
+        counts = self.arrays.child_start[nodes + 1] - start
+        ends = counts.cumsum(dtype=np.int64)
+        rows = np.arange(len(nodes)).repeat(counts)
+        children = np.arange(ends[-1]) + (start - (ends - counts)).repeat(counts)
+        if self.node_bits is not None:
+            kept = np.flatnonzero(self.allows(children))
+            rows, children = rows[kept], children[kept]
+        numbers = children - self.arrays.level_starts[depth + 1]
+        return (
+            rows,
+            self.arrays.labels(depth + 1, numbers).astype(np.int64) + self.arrays.token_base(depth + 1),
+            children,
+        )
 
     def is_end(self, nodes: np.ndarray) -> np.ndarray:
-        """Say for each node whether a tool's sequence ends there; bool (B,), false for dead rows."""
+        """Say for each node whether an (allowed) tool's sequence ends there; bool (B,), false for dead rows."""
         nodes = np.asarray(nodes, dtype=np.int64)
-        return (nodes >= 0) & (self._leaf_start[nodes + 1] > self._leaf_start[nodes])
+        arrays = self.arrays
+        if arrays.end_count is None:
+            return (nodes >= arrays.level_starts[arrays.length]) & self.allows(nodes)
+        ends = (nodes >= 0) & (arrays.end_count[nodes] > 0) & self.allows(nodes)
+        if self._mask is not None:  # of the tools below an allowed node none may end at it
+            for row in np.flatnonzero(ends):
+                ends[row] = len(self.tools_at(int(nodes[row]))) > 0
+        return ends
 
     def tools_at(self, node: int) -> np.ndarray:
-        """Give the indices of the tools whose sequence ends at a node.
+        """Give the (allowed) tools whose sequence ends at a node.
 
         Returns:
-            int64 (tools,), ascending and read-only: none, one, or several where codes are shared.
+            int64 (tools,) rows of :attr:`catalogue`, ascending: none, one, or several where codes are shared.
         """
+        arrays = self.arrays
         if node < 0:
-            return self._leaf_tools[:0]
-        return self._leaf_tools[self._leaf_start[node] : self._leaf_start[node + 1]]
+            return np.empty(0, dtype=np.int64)
+        if arrays.end_start is None or arrays.end_count is None:
+            last = int(arrays.level_starts[arrays.length])
+            found = np.arange(node - last, node - last + 1) if node >= last else np.empty(0, dtype=np.int64)
+        else:
+            found = np.arange(arrays.end_start[node], arrays.end_start[node] + arrays.end_count[node], dtype=np.int64)
+        if arrays.order is not None:
+            found = arrays.order[found].astype(np.int64)
+        return found if self._mask is None else found[self._mask[found]]
 
-    def subset(self, *, tools: Iterable[str] | None = None, mask: Any = None) -> CodeTrie:
+    def row_of(self, tool_id: str) -> int:
+        """Give the row of an (allowed) tool in :attr:`catalogue`.
+
+        Raises:
+            UnknownToolError: There is no such tool; the nearest ids are suggested.
+        """
+        row = self._names.row(tool_id, None if self._mask is None else self.tool_ids)
+        if self._mask is not None and not self._mask[row]:
+            raise self._names.unknown(tool_id, self.tool_ids)
+        return row
+
+    def subset(
+        self,
+        *,
+        tools: Iterable[str] | None = None,
+        mask: Any = None,
+        predicate: Callable[[str], bool] | None = None,
+        without: Iterable[str] | None = None,
+    ) -> CodeTrie:
         """Keep some tools; every other one has probability zero at every depth.
+
+        Equal allow-lists give the same object, as long as it is among the last 64 that the whole trie was asked for.
 
         Args:
             tools: Ids to keep, any iterable, in any order, repeats allowed; or
-            mask: bool (N,), true for the tools to keep.
+            mask: bool (len(self),), true for the tools to keep; or
+            predicate: Called with each id, true for those to keep.
+            without: Ids to leave out, alone or besides one of the others.
 
         Returns:
-            A new trie over the kept tools, in this trie's order.
+            A view of the whole trie.
 
         Raises:
-            UnknownToolError: An id is not in the trie; the nearest ids are suggested.
+            UnknownToolError: An id, kept or left out, is not in the trie; the nearest ids are suggested.
             EmptyCatalogueError: Nothing is kept.
-            DecodingError: Not exactly one of the two is given, ``tools`` is no collection of ids, or the mask has
-                another shape.
+            DecodingError: None or several of ``tools``, ``mask`` and ``predicate`` are given, ``tools`` is no
+                collection of ids, or the mask has another shape.
         """
-        if (tools is None) == (mask is None):
-            raise DecodingError("subset: expected either tools or mask, got both or neither")
-        kept = self._mask_of(tools) if tools is not None else np.asarray(mask)
-        if kept.shape != (len(self),) or kept.dtype != np.bool_:
-            raise DecodingError(f"mask: expected bool ({len(self)},), got {kept.dtype} {kept.shape}")
-        rows = np.flatnonzero(kept)
-        if not len(rows):
+        given = sum(value is not None for value in (tools, mask, predicate))
+        if given > 1 or (not given and without is None):
+            raise DecodingError("subset: expected one of tools, mask and predicate, or without; got none or several")
+        kept = self._kept(tools, mask, predicate)
+        if without is not None:
+            kept[self._rows_of(without, "without")] = False
+        if not kept.any():
             raise EmptyCatalogueError("subset: expected at least one tool to keep, got none")
-        return CodeTrie(self.sequences[rows], [self.tool_ids[row] for row in rows])
+        return self.whole._view(kept)
 
-    def _mask_of(self, tools: Iterable[str]) -> np.ndarray:
+    def _kept(self, tools: Iterable[str] | None, mask: Any, predicate: Callable[[str], bool] | None) -> np.ndarray:
+        """Turn one form of an allow-list into bool over the catalogue."""
+        present = np.ones(self.arrays.num_tools, dtype=bool) if self._mask is None else self._mask.copy()
+        if tools is not None:
+            kept = np.zeros(self.arrays.num_tools, dtype=bool)
+            kept[self._rows_of(tools, "tools")] = True
+            return kept
+        if predicate is not None:
+            mask = np.fromiter((bool(predicate(name)) for name in self.tool_ids), dtype=bool, count=len(self))
+        if mask is not None:
+            mask = mask.detach().cpu().numpy() if hasattr(mask, "detach") else np.asarray(mask)
+            if mask.shape != (len(self),) or mask.dtype != np.bool_:
+                raise DecodingError(f"mask: expected bool ({len(self)},), got {mask.dtype} {mask.shape}")
+            present[np.flatnonzero(present) if self._mask is not None else slice(None)] = mask
+        return present
+
+    def _rows_of(self, tools: Iterable[str], what: str) -> list[int]:
         if isinstance(tools, str) or not isinstance(tools, Iterable):
-            raise DecodingError(f"tools: expected a collection of tool ids, got {tools!r:.80}; write [tool_id]")
-        mask = np.zeros(len(self), dtype=bool)
+            raise DecodingError(f"{what}: expected a collection of tool ids, got {tools!r:.80}; write [tool_id]")
+        rows = []
         for name in tools:
             if not isinstance(name, str):
-                raise DecodingError(f"tools: expected tool ids as text, got {type(name).__name__}")
-            row = self._rows.get(name)
-            if row is None:
-                raise UnknownToolError(name, self.tool_ids)
-            mask[row] = True
-        return mask
+                raise DecodingError(f"{what}: expected tool ids as text, got {type(name).__name__}")
+            rows.append(self.row_of(name))
+        return rows
+
+    def _view(self, kept: np.ndarray) -> CodeTrie:
+        """Give the view of this whole trie for an allow-list, made once for each content."""
+        if kept.all():
+            return self
+        key = hashlib.blake2b(np.packbits(kept).tobytes(), digest_size=16).digest()
+        with self._lock:
+            if key in self._views:
+                self._views.move_to_end(key)
+                return self._views[key]
+        view = _restricted(self, kept)
+        with self._lock:
+            view = self._views.setdefault(key, view)
+            self._views.move_to_end(key)
+            while len(self._views) > SUBSET_CACHE_SIZE:
+                self._views.popitem(last=False)
+        return view
+
+    def with_tools(self, tool_ids: Iterable[str], sequences: Any) -> CodeTrie:
+        """Make a trie that has more tools, behind the present ones. This one does not change.
+
+        Args:
+            tool_ids: M new ids.
+            sequences: Token ids (M, length), in any form that :meth:`from_token_sequences` takes.
+
+        Raises:
+            DecodingError: An id is there already or comes twice, or the sequences are not of that form.
+        """
+        added, _ = checked_sequences(padded_sequences(sequences))
+        names = ToolNames.checked(tool_ids, len(added))
+        present = self._names if self._mask is None else ToolNames(self.tool_ids)
+        known = next((name for name in names.names if name in present.rows), None)
+        if known is not None:
+            raise DecodingError(f"tool_ids: expected ids that are not in the trie, got {known!r}; remove it first")
+        width = max(self.max_length, added.shape[1])
+        both = [_widened(self.sequences, width), _widened(added.astype(np.int64), width)]
+        return self._rebuilt(np.concatenate(both), present.followed_by(names))
+
+    @classmethod
+    def _rebuilt(cls, sequences: np.ndarray, names: ToolNames) -> CodeTrie:
+        """Make a trie of sequences and ids that are known to be good."""
+        checked, ragged = checked_sequences(sequences)
+        return cls._of(build_arrays(checked, ragged=ragged), names)
+
+    def without_tools(self, tool_ids: Iterable[str]) -> CodeTrie:
+        """Make a trie that lacks some tools. This one does not change.
+
+        Raises:
+            UnknownToolError: An id is not in the trie; nothing is removed then.
+            EmptyCatalogueError: No tool is left.
+        """
+        kept = self._kept(None, None, None)
+        kept[self._rows_of(tool_ids, "tool_ids")] = False
+        if not kept.any():
+            raise EmptyCatalogueError("without_tools: expected to leave at least one tool, got none")
+        of_mine = kept if self._mask is None else kept[self._mask]
+        return self._rebuilt(self.sequences[of_mine], ToolNames(tuple(compress(self.tool_ids, of_mine.tolist()))))
 
     def with_end_token(self, end_token_id: int) -> CodeTrie:
         """Give a trie with one more token behind each sequence, so that no sequence begins another.
@@ -239,7 +481,7 @@ class CodeTrie:
         """
         self.check_end_token(end_token_id)
         lengths = (self.sequences >= 0).sum(1)
-        longer = np.pad(self.sequences, ((0, 0), (0, 1)), constant_values=PADDING)
+        longer = _widened(self.sequences, self.sequences.shape[1] + 1)
         longer[np.arange(len(longer)), lengths] = end_token_id
         return CodeTrie(longer, self.tool_ids)
 
@@ -250,63 +492,36 @@ class CodeTrie:
             DecodingError: It is missing, no single token id, or one of the sequences' own.
         """
         whole = isinstance(end_token_id, int | np.integer) and not isinstance(end_token_id, bool)
-        if not whole or end_token_id < 0 or (self.sequences == end_token_id).any():
+        if not whole or end_token_id < 0 or self._uses(int(end_token_id)):
             raise DecodingError(
                 f"end token: expected one token id that no tool's sequence uses, got {end_token_id!r}; give the "
                 "tokenizer's eos_token_id (and set tokenizer.eos_token where it has none)"
             )
 
-
-def _padded(sequences: Any) -> np.ndarray:
-    """Bring any form of token sequences into one array (N, longest), -1 behind the shorter ones."""
-    if hasattr(sequences, "detach"):  # a tensor, maybe on another device
-        sequences = sequences.detach().cpu().numpy()
-    if isinstance(sequences, np.ndarray) and sequences.ndim == 2:
-        return sequences
-    if isinstance(sequences, str) or not isinstance(sequences, Iterable):
-        raise DecodingError(f"sequences: expected token ids for each tool, got {sequences!r:.80}")
-    rows = [np.asarray(row) for row in sequences]
-    for number, row in enumerate(rows):
-        if row.ndim != 1 or not len(row) or row.dtype.kind not in "iu":
-            raise DecodingError(
-                f"sequences: row {number}: expected one or more whole token ids, got {row.dtype} of shape {row.shape}"
-            )
-    padded = np.full((len(rows), max(map(len, rows), default=0)), PADDING, dtype=np.int64)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return padded
+    def _uses(self, token: int) -> bool:
+        """Say whether a token is in any sequence of the whole trie."""
+        for depth in range(1, self.max_length + 1):
+            label = token - self.arrays.token_base(depth)
+            if int(self.arrays.ragged) <= label < self.arrays.sizes[depth - 1]:
+                count = int(self.level_starts[depth + 1] - self.level_starts[depth])
+                if (self.arrays.labels(depth, slice(0, count)) == label).any():
+                    return True
+        return False
 
 
-def _checked_sequences(sequences: Any) -> np.ndarray:
-    """Copy token sequences into a read-only int64 array as wide as the longest of them."""
-    array = np.asarray(sequences)
-    if array.ndim and not len(array):
-        raise EmptyCatalogueError("expected at least one tool to choose from, got none; add tools to the tokenizer")
-    if array.ndim != 2 or array.dtype.kind not in "iu":
-        raise DecodingError(f"sequences: expected whole numbers (N, length), got {array.dtype} of shape {array.shape}")
-    present = array >= 0
-    lengths = present.sum(1)
-    right = present == (np.arange(array.shape[1]) < lengths[:, None])
-    # Below 2**31, so that a node and a token fit into one 64-bit key.
-    bad = (lengths == 0) | ~right.all(1) | ((array < PADDING) | (array >= 2**31)).any(1)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise DecodingError(
-            f"sequences: row {row}: expected one or more token ids from 0 to 2**31 - 1, then -1 as padding, got "
-            f"{array[row].tolist()}"
-        )
-    checked = array[:, : lengths.max()].astype(np.int64)  # a copy, also where nothing is to convert
-    checked.flags.writeable = False
-    return checked
+def _restricted(whole: CodeTrie, kept: np.ndarray) -> CodeTrie:
+    view = CodeTrie._of(whole.arrays, whole._names)
+    view.whole = whole
+    view._mask = kept
+    view.node_bits = whole.arrays.fold_up(kept)
+    view._mask.flags.writeable = view.node_bits.flags.writeable = False
+    return view
 
 
-def _checked_ids(tool_ids: Sequence[str], count: int) -> tuple[str, ...]:
-    if isinstance(tool_ids, str) or not isinstance(tool_ids, Iterable):
-        raise DecodingError(f"tool_ids: expected {count} ids, got {tool_ids!r:.80}")
-    names = tuple(tool_ids)
-    if len(names) != count:
-        raise DecodingError(f"tool_ids: expected {count} ids, one for each sequence, got {len(names)}")
-    wrong = next((name for name in names if not isinstance(name, str)), None)
-    if wrong is not None:
-        raise DecodingError(f"tool_ids: expected text, got {wrong!r:.80}")
-    return names
+def _restore(arrays: TrieArrays, names: ToolNames, mask: np.ndarray | None) -> CodeTrie:
+    trie = CodeTrie._of(arrays, names)
+    return trie if mask is None else trie._view(mask)
+
+
+def _widened(sequences: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(sequences, ((0, 0), (0, width - sequences.shape[1])), constant_values=PADDING)
