@@ -8,16 +8,54 @@ from toolscaler._lazy import lazy_attribute, lazy_names
 
 # Public name -> module; imported on first use (PEP 562). Sorted by name.
 _PUBLIC: dict[str, str] = {
+    "AuditLog": "toolscaler.agent.audit",
+    "AuditRecord": "toolscaler.agent.audit",
+    "CallLedger": "toolscaler.agent.call_limits",
+    "CallLimits": "toolscaler.agent.call_limits",
+    "CallerPolicies": "toolscaler.agent.policy",
     "CompositeExecutor": "toolscaler.agent.executors.composite",
+    "ExecutorLimits": "toolscaler.agent.executors.limits",
+    "PendingCall": "toolscaler.agent.policy",
+    "PolicySession": "toolscaler.agent.policy",
+    "PolicyVerdict": "toolscaler.agent.policy",
+    "PythonExecutor": "toolscaler.agent.executors.python",
+    "RetryPolicy": "toolscaler.agent.executors.limits",
     "ToolExecutor": "toolscaler.agent.executors.base",
+    "ToolPolicy": "toolscaler.agent.policy",
     "ToolResult": "toolscaler.agent.executors.base",
+    "ToolSelection": "toolscaler.agent.selection",
+    "read_audit": "toolscaler.agent.audit",
 }
 
 if TYPE_CHECKING:
+    from toolscaler.agent.audit import AuditLog, AuditRecord, read_audit
+    from toolscaler.agent.call_limits import CallLedger, CallLimits
     from toolscaler.agent.executors.base import ToolExecutor, ToolResult
     from toolscaler.agent.executors.composite import CompositeExecutor
+    from toolscaler.agent.executors.limits import ExecutorLimits, RetryPolicy
+    from toolscaler.agent.executors.python import PythonExecutor
+    from toolscaler.agent.policy import CallerPolicies, PendingCall, PolicySession, PolicyVerdict, ToolPolicy
+    from toolscaler.agent.selection import ToolSelection
 
-__all__ = ["CompositeExecutor", "ToolExecutor", "ToolResult"]
+__all__ = [
+    "AuditLog",
+    "AuditRecord",
+    "CallLedger",
+    "CallLimits",
+    "CallerPolicies",
+    "CompositeExecutor",
+    "ExecutorLimits",
+    "PendingCall",
+    "PolicySession",
+    "PolicyVerdict",
+    "PythonExecutor",
+    "RetryPolicy",
+    "ToolExecutor",
+    "ToolPolicy",
+    "ToolResult",
+    "ToolSelection",
+    "read_audit",
+]
 
 
 def __getattr__(name: str) -> Any:
