@@ -9,6 +9,9 @@ from toolscaler._lazy import lazy_attribute, lazy_names
 # Public name -> module; imported on first use, since most executors need packages of the `agent` extra (PEP 562).
 _PUBLIC: dict[str, str] = {
     "CompositeExecutor": "toolscaler.agent.executors.composite",
+    "ExecutorLimits": "toolscaler.agent.executors.limits",
+    "PythonExecutor": "toolscaler.agent.executors.python",
+    "RetryPolicy": "toolscaler.agent.executors.limits",
     "ToolExecutor": "toolscaler.agent.executors.base",
     "ToolResult": "toolscaler.agent.executors.base",
 }
@@ -16,8 +19,17 @@ _PUBLIC: dict[str, str] = {
 if TYPE_CHECKING:
     from toolscaler.agent.executors.base import ToolExecutor, ToolResult
     from toolscaler.agent.executors.composite import CompositeExecutor
+    from toolscaler.agent.executors.limits import ExecutorLimits, RetryPolicy
+    from toolscaler.agent.executors.python import PythonExecutor
 
-__all__ = ["CompositeExecutor", "ToolExecutor", "ToolResult"]
+__all__ = [
+    "CompositeExecutor",
+    "ExecutorLimits",
+    "PythonExecutor",
+    "RetryPolicy",
+    "ToolExecutor",
+    "ToolResult",
+]
 
 
 def __getattr__(name: str) -> Any:
