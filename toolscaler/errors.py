@@ -7,8 +7,9 @@ that ``except ValueError`` keeps working for callers who know nothing of this mo
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
 class ToolscalerError(Exception):
@@ -126,6 +127,44 @@ class EmptyCatalogueError(DecodingError):
 
 class ExecutorError(ToolscalerError, RuntimeError):
     """An executor cannot start, or cannot list its tools; a failing call is a result instead."""
+
+
+class InvalidPrefixError(DecodingError):
+    """Rows of a batch hold tokens that begin no allowed sequence.
+
+    Args:
+        rows: Their numbers.
+        message: What is wrong and what to do.
+    """
+
+    def __init__(self, rows: Iterable[int], message: str) -> None:
+        self.rows = tuple(rows)
+        super().__init__(f"rows {list(self.rows)}: {message}")
+
+
+class RetrievalError(DecodingError):
+    """Some queries of a call failed, for reasons of their own; what the others gave is kept.
+
+    Args:
+        failures: Query number -> what is wrong with it.
+        results: What the call would have returned, ``None`` where a query failed.
+
+    Attributes:
+        failures: As given.
+        results: As given.
+    """
+
+    def __init__(self, failures: Mapping[int, DecodingError], results: Sequence[Any]) -> None:
+        self.failures, self.results = dict(failures), list(results)
+        first = min(self.failures)
+        super().__init__(
+            f"{len(self.failures)} of {len(self.results)} queries failed, the first is query {first}: "
+            f"{self.failures[first]}; .failures has each, .results the rankings of the others"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the arguments, not by the message."""
+        return type(self), (self.failures, self.results)
 
 
 class EvaluationError(ToolscalerError, ValueError):

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from transformers import LogitsProcessor
 
-from toolscaler.decoding.trie import DEAD, CodeTrie
-from toolscaler.errors import ConfigError, DecodingError
+from toolscaler.decoding import mask_cpu, torch_mask
+from toolscaler.decoding.mask_buffer import BufferPool
+from toolscaler.decoding.trie import CodeTrie
+from toolscaler.decoding.trie_rows import RowTries
+from toolscaler.errors import ConfigError, DecodingError, InvalidPrefixError
+
+#: What to do with a row whose ids fit no sequence.
+ON_INVALID = ("end", "raise")
 
 
 class PrefixConstrainedLogitsProcessor(LogitsProcessor):
@@ -31,34 +40,58 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
     (:class:`~toolscaler.GenerativeRetriever` never gives any).
 
     Args:
-        trie: Valid sequences.
+        trie: Valid sequences, of the whole catalogue or of an allow-list (:meth:`CodeTrie.subset`); or a list of such
+            views of one whole trie, one for each prompt of the batch, for callers who may use different tools. Rows
+            that ``generate`` makes of one prompt (beams, returned sequences) all follow its list.
         eos_token_id: End token, the one that the model's generation config stops at.
         prompt_length: Columns of the (padded) prompt, for a single use with this one width. Without it the state is
             the longest tail of a row that begins a sequence; that is exact wherever the last token of a prompt is no
             code token, as in what :meth:`~toolscaler.ToolscalerTokenizer.encode_retrieval_prompt` gives.
+        reuse_buffer: On the CPU, write into a tensor of an earlier call instead of a new one, which makes a step
+            cheaper than filling one. It is taken only when reference counts show that nobody holds that tensor, a view
+            of it or its memory, and its version counter that nobody wrote into it; else, in inference mode and on other
+            devices there is a new tensor as ever. What these counts cannot see is memory kept by its address alone, and
+            writes that pass by the version counter (through ``tensor.data`` or ``tensor.numpy()``) by code that then
+            lets go of the tensor; so it is off by default.
+        on_invalid: What to do with a row whose ids fit no sequence: ``"end"``, it may only end (transformers fills
+            beams with such rows); or ``"raise"``. Without ``prompt_length`` that is a row that ends with a token of the
+            trie to which the tokens before it do not lead, and ``"end"`` takes it for the end of a prompt.
 
     Raises:
-        DecodingError: The end token is one of the codes, or no single token id.
-        ConfigError: ``prompt_length`` is no whole number from 0.
+        DecodingError: The end token is one of the codes, or no single token id; or ``trie`` is neither a trie nor a
+            list of views of one trie.
+        ConfigError: ``prompt_length`` is no whole number from 0, or another option has no such value.
     """
 
     #: Continuous batching shows a processor the present token only, and no state can be read off that.
     supports_continuous_batching = False
 
-    def __init__(self, trie: CodeTrie, eos_token_id: int | None = None, *, prompt_length: int | None = None) -> None:
-        if not isinstance(trie, CodeTrie):
-            raise DecodingError(
-                f"trie: expected a CodeTrie, got {type(trie).__name__}; CodeTrie.from_tokenizer makes one"
-            )
+    def __init__(
+        self,
+        trie: CodeTrie | Sequence[CodeTrie],
+        eos_token_id: int | None = None,
+        *,
+        prompt_length: int | None = None,
+        reuse_buffer: bool = False,
+        on_invalid: str = "end",
+    ) -> None:
+        self._rows = RowTries(trie)
         if eos_token_id is not None:
-            trie.check_end_token(eos_token_id)
+            self._rows.whole.check_end_token(eos_token_id)
         whole = isinstance(prompt_length, int) and not isinstance(prompt_length, bool) and prompt_length >= 0
         if prompt_length is not None and not whole:
             raise ConfigError("prompt_length", prompt_length, "a whole number from 0, or None")
+        if on_invalid not in ON_INVALID:
+            raise ConfigError("on_invalid", on_invalid, f"one of {', '.join(ON_INVALID)}")
         self.trie = trie
         self.eos_token_id = eos_token_id
         self.prompt_length = prompt_length
-        self._needed = max(trie.largest_token, -1 if eos_token_id is None else int(eos_token_id)) + 1
+        self.on_invalid = on_invalid
+        self._pool = BufferPool() if reuse_buffer else None
+        self._needed = max(self._rows.whole.largest_token, -1 if eos_token_id is None else int(eos_token_id)) + 1
+        self._first = self._first_tokens()
+        self._numpy = True  # tests compare both ways on the CPU
+        self._tables: dict[tuple[str, int | None], tuple[Any, ...]] = {}
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Mask a step.
@@ -68,48 +101,144 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
             scores: float (B, vocabulary) scores of the next token: logits or log-probabilities.
 
         Returns:
-            float (B, vocabulary), a new tensor of the same dtype.
+            float (B, vocabulary), of the same dtype; a new tensor unless ``reuse_buffer``.
 
         Raises:
-            DecodingError: The scores have fewer columns than the largest token id needs, or the rows are shorter than
-                ``prompt_length``.
+            DecodingError: The scores have fewer columns than the largest token id needs, the rows are shorter than
+                ``prompt_length`` or no multiple of the number of tries, or (on the CPU; elsewhere it would have to wait
+                for the device) an allowed token's score is NaN or +inf.
+            InvalidPrefixError: A row's ids fit no sequence, with ``on_invalid="raise"``.
         """
-        if scores.shape[1] < self._needed:
+        columns = scores.shape[1]
+        if columns < self._needed:
             raise DecodingError(
-                f"expected scores for at least {self._needed} tokens, got {scores.shape[1]}; the model has no rows for "
+                f"expected scores for at least {self._needed} tokens, got {columns}; the model has no rows for "
                 "the code tokens: call toolscaler.initialize_code_embeddings(model, tokenizer, ...) first"
             )
-        nodes = self._states(input_ids)
-        rows, tokens = self.trie.children(nodes)
-        index = torch.from_numpy(rows).to(scores.device), torch.from_numpy(tokens).to(scores.device)
-        masked = torch.full_like(scores, -torch.inf)
-        masked[index] = scores[index]
-        if self.eos_token_id is not None:
-            childless = np.ones(len(nodes), dtype=bool)
-            childless[rows] = False
-            over = torch.from_numpy(np.flatnonzero(childless | self.trie.is_end(nodes))).to(scores.device)
-            masked[over, self.eos_token_id] = scores[over, self.eos_token_id]
-        return masked
+        width = input_ids.shape[1]
+        if self.prompt_length is not None and width < self.prompt_length:
+            raise DecodingError(f"prompt_length: expected at most {width}, got {self.prompt_length}")
+        if torch.compiler.is_compiling() or not self._numpy or not mask_cpu.served(scores):
+            return self._on_device(input_ids, scores)
+        ids = (input_ids if input_ids.is_cpu else input_ids.cpu()).numpy()
+        return mask_cpu.masked(scores, self._kept(ids, columns), self._pool)
 
-    def _states(self, input_ids: torch.Tensor) -> np.ndarray:
-        """Give the node of each row; int64 (B,)."""
-        if self.prompt_length is not None:
-            if input_ids.shape[1] < self.prompt_length:
-                raise DecodingError(f"prompt_length: expected at most {input_ids.shape[1]}, got {self.prompt_length}")
-            return self.trie.walk(input_ids[:, self.prompt_length :].cpu().numpy())
-        ids = input_ids[:, max(0, input_ids.shape[1] - self.trie.max_length - 1) :].cpu().numpy()
-        nodes = self._longest_tails(ids)
-        if self.eos_token_id is not None and ids.shape[1]:
-            # An end token alone does not end a row: a prompt may close with one (some chat templates; bos = eos).
-            ended = np.flatnonzero(ids[:, -1] == self.eos_token_id)
-            nodes[ended[self.trie.is_end(self._longest_tails(ids[ended, :-1]))]] = DEAD
-        return nodes
+    def prepare(self, device: torch.device | str) -> PrefixConstrainedLogitsProcessor:
+        """Bring the trie to a device now instead of in the first step there.
 
-    def _longest_tails(self, ids: np.ndarray) -> np.ndarray:
-        """Give the node at the end of the longest tail that begins a sequence, the root where none does; int64 (B,)."""
+        Needed before a compiled function calls the processor; the tensors are shared by all processors of a trie.
+
+        Returns:
+            The processor.
+        """
+        device = torch.device(device)
+        self._tables[device.type, device.index] = (
+            torch_mask.torch_trie(self._rows.whole, self.eos_token_id, device),
+            torch_mask.allowed_tables(self._rows, device),
+            None if self._rows.view_of is None else torch.from_numpy(self._rows.view_of).to(device),
+        )
+        return self
+
+    def _on_device(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Mask a step with torch operations alone."""
+        if self.on_invalid == "raise":
+            if torch.compiler.is_compiling():
+                raise DecodingError('on_invalid="raise" has to wait for the device: use "end" in a compiled function')
+            ids = input_ids.cpu().numpy()
+            self._states(ids, None, self._rows.groups(len(ids)))
+        device = scores.device
+        if (device.type, device.index) not in self._tables:
+            if torch.compiler.is_compiling():
+                raise DecodingError(f"expected the trie on {device}: call processor.prepare({str(device)!r}) first")
+            self.prepare(device)
+        trie, tables, view_of = self._tables[device.type, device.index]
+        groups = None
+        if view_of is not None:
+            if len(scores) % len(view_of):
+                self._rows.groups(len(scores))  # says what is wrong
+            groups = view_of[:, None].expand(-1, len(scores) // len(view_of)).reshape(-1)
+        allowed = torch_mask.Allowed(trie, tables, groups)
+        ids = input_ids.to(device)
+        if self.prompt_length is None:
+            nodes = trie.tail_states(ids, self.eos_token_id, allowed)
+        else:
+            nodes = trie.output_states(ids[:, self.prompt_length :], allowed)
+        return torch_mask.continuations(trie, nodes, scores, self.eos_token_id, allowed)
+
+    def _first_tokens(self) -> np.ndarray | tuple[int, int] | None:
+        """Give what rows at the root may begin with, where it is the same for all: an array, or a range of ids."""
+        if self._rows.view_of is not None:
+            return None
+        tokens = self._rows.children(np.zeros(1, dtype=np.int64), None)[1]
+        return (int(tokens[0]), int(tokens[-1]) + 1) if tokens[-1] - tokens[0] == len(tokens) - 1 else tokens
+
+    def _kept(self, ids: np.ndarray, columns: int) -> mask_cpu.Kept:
+        """Say which scores stay."""
+        depth = self._shared_depth(ids)
+        if depth == 0 and self._first is not None:
+            if isinstance(self._first, tuple):
+                return self._first
+            return (np.arange(0, len(ids) * columns, columns)[:, None] + self._first).ravel()
+        rows = self._rows
+        groups = rows.groups(len(ids))
+        nodes, inside = self._states(ids, depth, groups)
+        own, tokens = rows.children(nodes, groups)
+        flat = own * columns + tokens
+        if inside or self.eos_token_id is None:
+            return flat
+        over = rows.is_end(nodes, groups)
+        childless = np.ones(len(nodes), dtype=bool)
+        childless[own] = False
+        ending = np.flatnonzero(childless | over) * columns + self.eos_token_id
+        return np.concatenate([flat, ending])
+
+    def _shared_depth(self, ids: np.ndarray) -> int | None:
+        """Give the depth of all rows where their last ids tell that it is the same one, ``None`` otherwise."""
         width = ids.shape[1]
-        nodes = np.zeros(len(ids), dtype=np.int64)
-        for depth in range(1, min(self.trie.max_length, width) + 1):
-            found = self.trie.walk(ids[:, width - depth :])
-            nodes = np.where(found >= 0, found, nodes)
-        return nodes
+        if self.prompt_length is not None:
+            return width - self.prompt_length
+        if not width or not len(ids):
+            return 0
+        if self._rows.depth_starts is None:
+            return None
+        last = ids[:, -1]
+        depth = self._rows.depth_of(int(last[0]))
+        if depth:
+            return depth if depth <= width else None
+        low, high = self._rows.span
+        inside = (last >= low) & (last < high)
+        if self.eos_token_id is not None:
+            inside |= last == self.eos_token_id
+        return None if inside.any() else 0
+
+    def _states(self, ids: np.ndarray, depth: int | None, groups: np.ndarray | None) -> tuple[np.ndarray, bool]:
+        """Give the node of each row, int64 (B,), and whether it is known that no row may end there."""
+        rows, eos = self._rows, self.eos_token_id
+        fixed = not rows.ragged and depth is not None and depth < rows.max_length
+        if self.prompt_length is not None:
+            output = ids[:, self.prompt_length :]
+            nodes = rows.walk(output, groups)
+            if self.on_invalid == "raise":
+                self._refuse(rows.unfit_outputs(output, nodes, groups, eos))
+            return nodes, fixed and nodes.min(initial=0) >= 0
+        if depth is not None:
+            nodes = rows.walk(ids[:, ids.shape[1] - depth :], groups)
+            if nodes.min(initial=0) >= 0:  # all fit, hence all are at this depth
+                return nodes, fixed
+        tail = ids[:, max(0, ids.shape[1] - rows.max_length - 1) :]
+        nodes = rows.tail_states(tail, groups, eos)
+        if self.on_invalid == "raise":
+            self._refuse(rows.unfit_tails(tail, nodes))
+        return nodes, False
+
+    @staticmethod
+    def _refuse(rows: np.ndarray) -> None:
+        if len(rows):
+            raise InvalidPrefixError(
+                rows.tolist(),
+                "expected ids that begin a sequence of the trie, got others; mask every step of a row, or use "
+                'on_invalid="end"',
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None if self._pool is None else BufferPool(), "_tables": {}}
