@@ -20,6 +20,7 @@ from toolscaler import (
     RetrievedTool,
     ToolscalerTokenizer,
 )
+from toolscaler.decoding.engine import SearchEngine
 from toolscaler.embedding import initialize_code_embeddings
 from toolscaler.errors import (
     DecodingError,
@@ -161,30 +162,6 @@ def test_beams_limit_what_is_seen(make_model, make_tokenizer):
     assert all(w[0].score >= n[0].score - TOLERANCE for n, w in zip(narrow, wide, strict=True))
 
 
-@torch.no_grad()
-def test_the_search_takes_sequences_of_any_length(retriever, model, tokenizer):
-    """Tokenizers give one length so far; the search itself does not count on it, nor on one prompt ending like another.
-
-    Two are equal in their first token, one begins another, and with few beams prompts drop different sequences.
-    """
-    first, end = tokenizer.first_code_id, tokenizer.eos_token_id
-    sequences = [[first], [first, first + 5], [first + 1, first + 2, first + 3, first + 4], [first + 6, first + 6]]
-    trie = CodeTrie.from_token_sequences(sequences).with_end_token(end)
-    prompts = [tokenizer.encode_retrieval_prompt(query) for query in QUERIES]
-    found = retriever._search(prompts, trie, 10, "full")
-    for prompt, ended in zip(prompts, found, strict=True):
-        scores = {int(trie.tools_at(node)[0]): score for score, node in ended}
-        assert sorted(scores) == [0, 1, 2, 3]
-        for tool, sequence in enumerate(sequences):
-            logits = model(torch.tensor([[*prompt, *sequence]])).logits[0, len(prompt) - 1 :].double().log_softmax(-1)
-            expected = sum(float(row[token]) for row, token in zip(logits, [*sequence, end], strict=True))
-            assert scores[tool] == pytest.approx(expected, abs=TOLERANCE)
-    # One beam: rows leave the batch at different depths, and every prompt gets the same as alone.
-    together = retriever._search(prompts, trie, 1, "full")
-    alone = [retriever._search([prompt], trie, 1, "full")[0] for prompt in prompts]
-    assert [[node for _, node in ended] for ended in together] == [[node for _, node in ended] for ended in alone]
-
-
 # Subsets, ties, changes of the catalogue
 
 
@@ -290,7 +267,10 @@ def test_a_trie_of_another_catalogue_is_refused(make_model, make_tokenizer):
     tokenizer.add_tools(["tool_1"], codes=[next(c for c in np.ndindex(*tokenizer.code_sizes) if c not in taken)])
     with pytest.raises(DecodingError, match="make it again"):  # the name is back, with other codes
         retriever.retrieve("Count", tools=part)
-    for other in (part.with_end_token(1), CodeTrie.from_token_sequences([[400]], ["tool_2"])):
+    for other in (
+        CodeTrie.from_token_sequences([[1, 2]], ["tool_2"]),
+        CodeTrie.from_token_sequences([[400]], ["tool_2"]),
+    ):
         with pytest.raises(DecodingError, match="make it again"):
             retriever.retrieve("Count", tools=other)
 
@@ -300,7 +280,7 @@ def test_a_change_in_the_middle_of_a_call_does_not_touch_it(make_model, make_tok
     model = make_model(tokenizer)
     retriever = GenerativeRetriever(model, tokenizer)
     expected = retriever.retrieve(QUERIES, batch_size=2)
-    handle = model.register_forward_hook(
+    handle = model.get_input_embeddings().register_forward_hook(
         lambda *_: tokenizer.remove_tools(tokenizer.tool_names[1:]) if len(tokenizer.tool_names) > 1 else None
     )
     assert retriever.retrieve(QUERIES, batch_size=2) == expected
@@ -414,7 +394,10 @@ def test_a_cut_prompt_keeps_its_start_token(make_model, make_tiny_tokenizer, mon
     ids = tokenizer.encode_retrieval_prompt("count " * 600)
     assert ids[0] == tokenizer.bos_token_id  # premise
     searched = []
-    monkeypatch.setattr(retriever, "_search", lambda prompts, *_: searched.extend(prompts) or [[]])
+    search = SearchEngine.search
+    monkeypatch.setattr(
+        SearchEngine, "search", lambda *given, **more: searched.extend(given[1]) or search(*given, **more)
+    )
     retriever.retrieve("count " * 600)
     assert searched == [[ids[0], *ids[-(512 - 1 - 1) :]]]  # 512 positions, one code to feed behind the prompt
 

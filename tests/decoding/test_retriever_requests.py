@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,6 +62,7 @@ def test_forms_of_queries(retriever):
         ({"top_k": True}, ConfigError, "top_k"),
         ({"num_beams": 0}, ConfigError, "num_beams"),
         ({"batch_size": -1}, ConfigError, "batch_size"),
+        ({"max_batch_tokens": 0}, ConfigError, "max_batch_tokens"),
         ({"scores": "children"}, ConfigError, "scores: got 'children'.*full.*group"),
         ({"tools": "tool_1"}, DecodingError, "tools: expected a collection"),
         ({"tools": [1]}, DecodingError, "tools: expected tool ids as text"),
@@ -76,7 +76,7 @@ def test_forms_of_queries(retriever):
     ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),  # the same in every process
 )
 def test_bad_requests(retriever, monkeypatch, options, error, match):
-    monkeypatch.setattr(retriever, "_search", None)  # each is refused before the model runs
+    monkeypatch.setattr(retriever, "_engine", None)  # each is refused before the model runs
     with pytest.raises(error, match=match):
         retriever.retrieve(**{"queries": QUERIES, **options})
 
@@ -89,7 +89,7 @@ def test_without_an_end_token_only_group_scores(make_model, make_tokenizer, monk
     tokenizer.eos_token = None
     assert tokenizer.eos_token_id is None  # premise
     assert retriever.retrieve("Count", 12, scores="group") == expected
-    monkeypatch.setattr(retriever, "_search", None)
+    monkeypatch.setattr(retriever, "_engine", None)
     with pytest.raises(DecodingError, match=r"set tokenizer\.eos_token"):
         retriever.retrieve("Count")
 
@@ -130,14 +130,6 @@ def test_models_that_do_not_fit(make_tiny_model, make_tiny_tokenizer, make_model
     model.config.is_encoder_decoder = True
     with pytest.raises(DecodingError, match="decoder-only"):
         GenerativeRetriever(model, tokenizer)
-
-
-def test_a_model_without_a_cache_is_refused(model, tokenizer, monkeypatch):
-    retriever = GenerativeRetriever(model, tokenizer)
-    forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda **given: SimpleNamespace(logits=forward(**given).logits))
-    with pytest.raises(DecodingError, match="key-value cache"):
-        retriever.retrieve("Count")
 
 
 # Saved and loaded

@@ -11,16 +11,17 @@ _PUBLIC: dict[str, str] = {
     "CodeTrie": "toolscaler.decoding.trie",
     "GenerativeRetriever": "toolscaler.decoding.retriever",
     "PrefixConstrainedLogitsProcessor": "toolscaler.decoding.logits_process",
+    "Ranking": "toolscaler.decoding.result",
     "RetrievedTool": "toolscaler.decoding.result",
 }
 
 if TYPE_CHECKING:
     from toolscaler.decoding.logits_process import PrefixConstrainedLogitsProcessor
-    from toolscaler.decoding.result import RetrievedTool
+    from toolscaler.decoding.result import Ranking, RetrievedTool
     from toolscaler.decoding.retriever import GenerativeRetriever
     from toolscaler.decoding.trie import CodeTrie
 
-__all__ = ["CodeTrie", "GenerativeRetriever", "PrefixConstrainedLogitsProcessor", "RetrievedTool"]
+__all__ = ["CodeTrie", "GenerativeRetriever", "PrefixConstrainedLogitsProcessor", "Ranking", "RetrievedTool"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,8 @@
-"""One tool of a ranking; in a module of its own, so that baselines without a language model load no torch."""
+"""Rankings of tools; in a module of its own, so that baselines without a language model load no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -19,3 +20,20 @@ class RetrievedTool:
     name: str
     score: float
     codes: tuple[int, ...] = ()
+
+
+class Ranking(list[RetrievedTool]):
+    """Tools of one query, best first.
+
+    Args:
+        tools: The tools.
+        certified: See below.
+
+    Attributes:
+        certified: No other allowed tool has a better score (up to rounding): the last score is at least that of every
+            prefix that the search dropped, and a prefix only loses as it grows. False says nothing.
+    """
+
+    def __init__(self, tools: Iterable[RetrievedTool] = (), *, certified: bool = False) -> None:
+        super().__init__(tools)
+        self.certified = certified

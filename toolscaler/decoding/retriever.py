@@ -12,10 +12,14 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from toolscaler.decoding.model_io import accepted_arguments, check_model, load_model, longest_input
-from toolscaler.decoding.result import RetrievedTool
+from toolscaler.decoding.engine import SearchEngine
+from toolscaler.decoding.model_io import check_model, load_model, longest_input
+from toolscaler.decoding.request import RetrievalRequest, batches_of
+from toolscaler.decoding.result import Ranking, RetrievedTool
+from toolscaler.decoding.scoring import ScoreRule
 from toolscaler.decoding.trie import CodeTrie
-from toolscaler.errors import ConfigError, DecodingError
+from toolscaler.errors import ConfigError, DecodingError, RetrievalError
+from toolscaler.tokenization.code_tokens import code_offsets
 from toolscaler.tokenization.prompts import shorten_prompt
 
 if TYPE_CHECKING:
@@ -23,12 +27,13 @@ if TYPE_CHECKING:
 
     from toolscaler.tokenization import ToolIndex, ToolscalerTokenizer
 
-__all__ = ["GenerativeRetriever", "RetrievedTool"]
+__all__ = ["GenerativeRetriever", "Ranking", "RetrievedTool"]
 
 logger = logging.getLogger(__name__)
 
 Scores = Literal["full", "group"]
 DEFAULT_NUM_BEAMS = 10
+DEFAULT_BATCH_TOKENS = 16384
 
 
 class GenerativeRetriever:
@@ -52,9 +57,8 @@ class GenerativeRetriever:
         self.model = model
         self.tokenizer = tokenizer
         self._trie: tuple[ToolIndex, CodeTrie] | None = None
-        self._ended: tuple[CodeTrie, int | None, CodeTrie] | None = None
         self._known: tuple[ToolIndex, CodeTrie] | None = None
-        self._accepted = accepted_arguments(model)
+        self._own_engine: SearchEngine | None = None
 
     @classmethod
     def from_pretrained(
@@ -89,13 +93,18 @@ class GenerativeRetriever:
         queries: str | Sequence[str],
         top_k: int = 5,
         *,
-        tools: Iterable[str] | CodeTrie | None = None,
+        tools: Iterable[str] | CodeTrie | Sequence[CodeTrie] | None = None,
         num_beams: int | None = None,
         batch_size: int = 16,
+        max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
         scores: Scores = "full",
+        exact: bool = False,
         show_progress: bool = False,
-    ) -> list[list[RetrievedTool]]:
+    ) -> list[Ranking]:
         """Rank tools for each query.
+
+        Each prompt is read once; its beams are a tree of tokens behind it. A model whose cache or mask does not allow
+        that (found out on random tokens at the first call) is searched by ``model.generate``, with a warning.
 
         A ranking does not depend on the other queries of a call (up to rounding). A query too long for the model loses
         its first tokens, after a start token, as in training; a warning counts these.
@@ -104,43 +113,117 @@ class GenerativeRetriever:
             queries: Q queries, or one as text.
             top_k: Tools a query at most; fewer where fewer are allowed.
             tools: Ids of the allowed tools (any iterable), or a trie made by ``retriever.trie.subset``, which saves the
-                time to make it; default: the whole catalogue.
+                time to make it, or a list of Q such tries, one for each query; default: the whole catalogue.
             num_beams: Beam width, never less than ``top_k``; default: 10. As many beams as allowed tools make it exact.
-            batch_size: Queries a batch.
+            batch_size: Queries a batch at most.
+            max_batch_tokens: Tokens a batch at most, prompts with their padding and beams; one query at least.
             scores: ``full``: the sum of log-probabilities over the whole vocabulary, end token included: what
                 transformers' beam search gives with ``length_penalty=0``. ``group``: each code's log-probability among
-                the codes of its position, no end token.
+                the codes of its position, no end token: faster, and the same ranking where the model is trained.
+            exact: Search again, wider, for queries whose ranking is not certified, until all are.
             show_progress: Show a progress bar.
 
         Returns:
             Q rankings, best first, also for one query. Each tool is in the allowed set, and none comes twice. Tools
             that share codes have one score; of equal scores the tool that comes first in the catalogue comes first.
+            ``ranking.certified`` says that the search has provably missed no better tool.
 
         Raises:
             UnknownToolError: An allowed tool does not exist.
             EmptyCatalogueError: No tool is allowed.
             ConfigError: A number is below one, or ``scores`` is unknown.
             TokenizationError: A query is no text.
-            DecodingError: ``tools`` is no collection of ids, or a trie of other tools or codes than the tokenizer's;
-                there is no end token for ``full``; or the model gives numbers that are not finite.
+            RetrievalError: The model gives numbers that are not finite for some queries; the others' rankings are in
+                the error.
+            DecodingError: ``tools`` is no collection of ids, not one trie a query, or a trie of other tools or codes
+                than the tokenizer's; or there is no end token for ``full``.
         """
-        _check_numbers(top_k=top_k, num_beams=num_beams, batch_size=batch_size)
-        if scores not in get_args(Scores):
-            raise ConfigError("scores", scores, f"one of {get_args(Scores)}")
+        _check_numbers(top_k=top_k, num_beams=num_beams, batch_size=batch_size, max_batch_tokens=max_batch_tokens)
         index = self.tokenizer.tool_index  # one state of the catalogue for the whole call
-        trie = self._search_trie(index, tools, scores)
-        prompts = self._prompts(queries, trie.max_length)
-        order = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))  # alike lengths together: less padding
-        results: list[list[RetrievedTool]] = [[] for _ in prompts]
+        per_query = isinstance(tools, Sequence) and any(isinstance(trie, CodeTrie) for trie in tools)
+        tries = [self._search_trie(index, tool) for tool in (tools if per_query else [tools])]  # type: ignore[union-attr]
+        rule = self._rule(index, tries[0], scores)
+        prompts = self._prompts(queries, tries[0].max_length + rule.full)
+        tries = _one_each(tries, len(prompts), per_query)
         beams = max(DEFAULT_NUM_BEAMS if num_beams is None else num_beams, top_k)
-        with _evaluating(self.model), tqdm(total=len(prompts), desc="retrieve", disable=not show_progress) as progress:
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                found = self._search([prompts[row] for row in rows], trie, beams, scores)
-                for row, ended in zip(rows, found, strict=True):
-                    results[row] = _ranking(trie, index, ended, top_k)
+        request = RetrievalRequest(self._engine(), prompts, tries, rule, index, top_k, self._padding())
+        with _evaluating(self.model) as lasting, _progress("retrieve", len(prompts), show_progress) as progress:
+            request.begin(lasting)
+            request.search(range(len(prompts)), beams, batch_size, max_batch_tokens, progress)
+            if exact:
+                request.certify(beams, batch_size, max_batch_tokens)
+        return request.rankings()
+
+    def score(
+        self,
+        queries: str | Sequence[str],
+        tools: Iterable[str] | CodeTrie | None = None,
+        *,
+        batch_size: int = 16,
+        max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        scores: Scores = "full",
+        show_progress: bool = False,
+    ) -> np.ndarray:
+        """Give the log-probabilities of given tools for each query, found or not.
+
+        The cost grows with the number of tools; to find the best ones is what :meth:`retrieve` is for.
+
+        Args:
+            queries: Q queries, or one as text.
+            tools: T tool ids, or a trie made by ``retriever.trie.subset``, in the order of the catalogue; default: the
+                whole catalogue.
+            batch_size: Queries a batch at most.
+            max_batch_tokens: Tokens of prompts a batch at most; one query at least.
+            scores: As in :meth:`retrieve`.
+            show_progress: Show a progress bar.
+
+        Returns:
+            float64 (Q, T), columns in the order of ``tools``.
+
+        Raises:
+            UnknownToolError: A tool does not exist.
+            EmptyCatalogueError: There is no tool.
+            ConfigError: A number is below one, or ``scores`` is unknown.
+            TokenizationError: A query is no text.
+            RetrievalError: The model gives numbers that are not finite for some queries; ``results`` are the rows of
+                the others.
+            DecodingError: As in :meth:`retrieve`.
+        """
+        _check_numbers(batch_size=batch_size, max_batch_tokens=max_batch_tokens)
+        index = self.tokenizer.tool_index
+        names: Any = tools
+        if isinstance(tools, Iterable) and not isinstance(tools, str | CodeTrie):
+            names = list(tools)
+        trie = self._search_trie(index, names)
+        rule = self._rule(index, trie, scores)
+        prompts = self._prompts(queries, trie.max_length + rule.full)
+        sequences = trie.sequences
+        if isinstance(names, list):  # in the caller's order, repeats too
+            place = {name: row for row, name in enumerate(trie.tool_ids)}
+            sequences = sequences[[place[name] for name in names]]
+        found = np.zeros((len(prompts), len(sequences)))
+        failures: dict[int, DecodingError] = {}
+        engine, padding = self._engine(), self._padding()
+        with _evaluating(self.model) as lasting, _progress("score", len(prompts), show_progress) as progress:
+            prefix = engine.prefix_for(prompts, lasting=lasting)
+            for rows in batches_of([len(prompt) for prompt in prompts], batch_size, max_batch_tokens):
+                batch = [prompts[row] for row in rows]
+                found[rows], failed = engine.score(batch, sequences, rule, padding=padding, prefix=prefix)
+                failures.update({rows[row]: error for row, error in failed.items()})
                 progress.update(len(rows))
-        return results
+        if failures:
+            raise RetrievalError(failures, [None if row in failures else found[row] for row in range(len(prompts))])
+        return found
+
+    def _engine(self) -> SearchEngine:
+        engine = self._own_engine
+        if engine is None or engine.model is not self.model:
+            engine = self._own_engine = SearchEngine(self.model)
+        return engine
+
+    def _padding(self) -> int:
+        # Any id serves as padding, for nothing attends to it.
+        return 0 if self.tokenizer.pad_token_id is None else int(self.tokenizer.pad_token_id)
 
     def _whole_trie(self, index: ToolIndex) -> CodeTrie:
         # Caches are tuples, read and written as a whole: another thread may change them between two lines.
@@ -149,23 +232,16 @@ class GenerativeRetriever:
             cached = self._trie = (index, CodeTrie.from_tool_index(index, self.tokenizer.first_code_id))
         return cached[1]
 
-    def _search_trie(self, index: ToolIndex, tools: Iterable[str] | CodeTrie | None, scores: Scores) -> CodeTrie:
-        """Give the trie to search: with the end token behind each sequence where scores count it."""
-        end = self.tokenizer.eos_token_id
+    def _search_trie(self, index: ToolIndex, tools: Any) -> CodeTrie:
         trie = self._whole_trie(index)
         if isinstance(tools, CodeTrie):
-            trie = self._checked_trie(index, tools)
-        elif tools is not None:
-            trie = trie.subset(tools=tools)
-        if scores == "group":
-            return trie
-        cached = self._ended
-        if cached is None or cached[0] is not trie or cached[1] != end:
-            cached = self._ended = (trie, end, trie.with_end_token(end))
-        return cached[2]
+            return self._checked_trie(index, tools)
+        return trie if tools is None else trie.subset(tools=tools)
 
     def _checked_trie(self, index: ToolIndex, trie: CodeTrie) -> CodeTrie:
         """Refuse a trie that outlived a change of the catalogue: it could bring back a tool that was removed."""
+        if trie.whole is self._whole_trie(index):
+            return trie
         cached = self._known
         if cached is not None and cached[0] is index and cached[1] is trie:
             return trie
@@ -177,6 +253,16 @@ class GenerativeRetriever:
             )
         self._known = (index, trie)
         return trie
+
+    def _rule(self, index: ToolIndex, trie: CodeTrie, scores: Scores) -> ScoreRule:
+        if scores not in get_args(Scores):
+            raise ConfigError("scores", scores, f"one of {get_args(Scores)}")
+        starts = self.tokenizer.first_code_id + code_offsets(index.code_sizes)
+        groups = tuple((int(start), int(start) + size) for start, size in zip(starts, index.code_sizes, strict=True))
+        if scores == "group":
+            return ScoreRule(None, groups)
+        trie.check_end_token(self.tokenizer.eos_token_id)
+        return ScoreRule(self.tokenizer.eos_token_id, groups)
 
     def _prompts(self, queries: str | Sequence[str], following: int) -> list[list[int]]:
         """Encode queries; cut what leaves the model no room for the ``following`` tokens."""
@@ -198,100 +284,13 @@ class GenerativeRetriever:
             logger.warning("%d of %d prompts were cut to the model's %d positions", cut, len(prompts), room)
         return prompts
 
-    def _search(
-        self, prompts: list[list[int]], trie: CodeTrie, beams: int, scores: Scores
-    ) -> list[list[tuple[float, int]]]:
-        """Search one batch; give (score, node where a sequence ends) pairs for each prompt, in no order.
 
-        Every live beam is one row, whichever prompt it belongs to. The prompts are run once, and the cache is copied
-        only where beams fork.
-        """
-        ids, mask = self._padded(prompts)
-        cache: Any = None
-        owner = np.arange(len(prompts))
-        nodes, totals = np.zeros(len(prompts), dtype=np.int64), np.zeros(len(prompts))
-        ended: list[list[tuple[float, int]]] = [[] for _ in prompts]
-        rows, tokens = trie.children(nodes)
-        for depth in range(trie.max_length):
-            logits, cache = self._forward(ids, mask, cache)
-            totals = totals[rows] + self._log_probs(logits, rows, tokens, scores, depth)
-            kept = _best_of_each(owner[rows], totals, beams)
-            rows, tokens, totals = rows[kept], tokens[kept], totals[kept]
-            owner, nodes = owner[rows], trie.advance(nodes[rows], tokens)
-            for row in np.flatnonzero(trie.is_end(nodes)):
-                ended[owner[row]].append((float(totals[row]), int(nodes[row])))
-            live = np.unique(trie.children(nodes)[0])
-            if not len(live):
-                break
-            source = torch.from_numpy(rows[live]).to(mask.device)
-            cache.reorder_cache(source)
-            mask = torch.cat([mask[source], mask.new_ones(len(live), 1)], 1)
-            ids = torch.from_numpy(tokens[live, None]).to(mask.device)
-            owner, nodes, totals = owner[live], nodes[live], totals[live]
-            rows, tokens = trie.children(nodes)
-        return ended
-
-    def _padded(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give ids and mask, both int64 (B, longest), padded on the left."""
-        width = max(map(len, prompts))
-        padding = self.tokenizer.pad_token_id
-        # Any id serves as padding, for nothing attends to it.
-        ids = torch.full((len(prompts), width), 0 if padding is None else padding, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        return ids.to(self.model.device), mask.to(self.model.device)
-
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
-        """Run the model on new columns; give the logits of the last one, (rows, vocabulary), and the cache."""
-        given: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": True, "return_dict": True}
-        if cache is not None:
-            given["past_key_values"] = cache
-        if "position_ids" in self._accepted:
-            given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        if "logits_to_keep" in self._accepted:
-            given["logits_to_keep"] = 1
-        outputs = self.model(**given)
-        cache = getattr(outputs, "past_key_values", None)
-        if not hasattr(cache, "reorder_cache"):
-            raise DecodingError(
-                f"expected a model that gives a key-value cache, got {type(cache).__name__} from "
-                f"{type(self.model).__name__}; use model.generate with PrefixConstrainedLogitsProcessor for this one"
-            )
-        return outputs.logits[:, -1], cache
-
-    def _log_probs(
-        self, logits: torch.Tensor, rows: np.ndarray, tokens: np.ndarray, scores: Scores, depth: int
-    ) -> np.ndarray:
-        """Give the log-probability of each candidate (row, token), float64 (E,), from logits (rows, vocabulary)."""
-        if scores == "group":
-            sizes = self.tokenizer.code_sizes
-            start = self.tokenizer.first_code_id + sum(sizes[:depth])
-            logits, tokens = logits[:, start : start + sizes[depth]], tokens - start
-        index = torch.from_numpy(rows).to(logits.device), torch.from_numpy(tokens).to(logits.device)
-        values = logits.float().log_softmax(-1)[index].double().cpu().numpy()
-        if np.isnan(values).any():
-            raise DecodingError(
-                "expected finite scores, the model gives NaN; its weights are damaged, or its numbers overflow: "
-                "load it with dtype=torch.float32"
-            )
-        return values
-
-
-def _best_of_each(owner: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """Give the indices of the ``count`` largest values of each owner, owners in order, best and then first first."""
-    order = np.lexsort((-values, owner))
-    grouped = owner[order]
-    first = np.searchsorted(grouped, grouped)
-    return order[np.arange(len(order)) - first < count]
-
-
-def _ranking(trie: CodeTrie, index: ToolIndex, ended: list[tuple[float, int]], top_k: int) -> list[RetrievedTool]:
-    """Turn final nodes into tools, best first; of equal scores the tool that comes first in the trie comes first."""
-    found = sorted((-score, int(tool)) for score, node in ended for tool in trie.tools_at(node))
-    names = [(trie.catalogue[tool], -score) for score, tool in found[:top_k]]
-    return [RetrievedTool(name, score, index[name]) for name, score in names]
+def _one_each(tries: list[CodeTrie], queries: int, per_query: bool) -> list[CodeTrie]:
+    if not per_query:
+        return tries * queries
+    if len(tries) != queries:
+        raise DecodingError(f"tools: expected one trie for each of {queries} queries, got {len(tries)}")
+    return tries
 
 
 def _check_numbers(**numbers: int | None) -> None:
@@ -301,15 +300,23 @@ def _check_numbers(**numbers: int | None) -> None:
             raise ConfigError(name, value, "a whole number above zero")
 
 
+def _progress(what: str, total: int, shown: bool) -> tqdm:
+    return tqdm(total=total, desc=what, disable=not shown)
+
+
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Turn off dropout and gradients; turn on again what was on, for a caller in the middle of training."""
+def _evaluating(model: Any) -> Iterator[bool]:
+    """Turn off dropout and gradients; turn on again what was on, for a caller in the middle of training.
+
+    Yields:
+        Whether the model was in evaluation mode.
+    """
     training = model.training
     model.eval()
     try:
         # Not inference_mode: buffers that a model makes now (rotary tables) may be part of a training step later.
         with torch.no_grad():
-            yield
+            yield not training
     finally:
         if training:
             model.train()
