@@ -35,6 +35,8 @@ _PUBLIC: dict[str, str] = {
     "FINISH_TOOL": "toolscaler.data.trajectories",
     "GIVE_ANSWER": "toolscaler.data.trajectories",
     "GIVE_UP": "toolscaler.data.trajectories",
+    "AgentProtocol": "toolscaler.data.protocol",
+    "trajectory_turns": "toolscaler.data.protocol",
     "ToolCall": "toolscaler.data.trajectories",
     "Trajectory": "toolscaler.data.trajectories",
     "TrajectoryList": "toolscaler.data.trajectory_lists",
