@@ -14,12 +14,15 @@ _PUBLIC: dict[str, str] = {
     "CallLimits": "toolscaler.agent.call_limits",
     "CallerPolicies": "toolscaler.agent.policy",
     "CompositeExecutor": "toolscaler.agent.executors.composite",
+    "Credentials": "toolscaler.agent.executors.http_client",
     "ExecutorLimits": "toolscaler.agent.executors.limits",
+    "OpenAPIExecutor": "toolscaler.agent.executors.openapi",
     "PendingCall": "toolscaler.agent.policy",
     "PolicySession": "toolscaler.agent.policy",
     "PolicyVerdict": "toolscaler.agent.policy",
     "PythonExecutor": "toolscaler.agent.executors.python",
     "RetryPolicy": "toolscaler.agent.executors.limits",
+    "StableToolBenchExecutor": "toolscaler.agent.executors.stabletoolbench",
     "ToolExecutor": "toolscaler.agent.executors.base",
     "ToolPolicy": "toolscaler.agent.policy",
     "ToolResult": "toolscaler.agent.executors.base",
@@ -32,8 +35,11 @@ if TYPE_CHECKING:
     from toolscaler.agent.call_limits import CallLedger, CallLimits
     from toolscaler.agent.executors.base import ToolExecutor, ToolResult
     from toolscaler.agent.executors.composite import CompositeExecutor
+    from toolscaler.agent.executors.http_client import Credentials
     from toolscaler.agent.executors.limits import ExecutorLimits, RetryPolicy
+    from toolscaler.agent.executors.openapi import OpenAPIExecutor
     from toolscaler.agent.executors.python import PythonExecutor
+    from toolscaler.agent.executors.stabletoolbench import StableToolBenchExecutor
     from toolscaler.agent.policy import CallerPolicies, PendingCall, PolicySession, PolicyVerdict, ToolPolicy
     from toolscaler.agent.selection import ToolSelection
 
@@ -44,12 +50,15 @@ __all__ = [
     "CallLimits",
     "CallerPolicies",
     "CompositeExecutor",
+    "Credentials",
     "ExecutorLimits",
+    "OpenAPIExecutor",
     "PendingCall",
     "PolicySession",
     "PolicyVerdict",
     "PythonExecutor",
     "RetryPolicy",
+    "StableToolBenchExecutor",
     "ToolExecutor",
     "ToolPolicy",
     "ToolResult",

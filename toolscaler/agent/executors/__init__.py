@@ -9,9 +9,12 @@ from toolscaler._lazy import lazy_attribute, lazy_names
 # Public name -> module; imported on first use, since most executors need packages of the `agent` extra (PEP 562).
 _PUBLIC: dict[str, str] = {
     "CompositeExecutor": "toolscaler.agent.executors.composite",
+    "Credentials": "toolscaler.agent.executors.http_client",
     "ExecutorLimits": "toolscaler.agent.executors.limits",
+    "OpenAPIExecutor": "toolscaler.agent.executors.openapi",
     "PythonExecutor": "toolscaler.agent.executors.python",
     "RetryPolicy": "toolscaler.agent.executors.limits",
+    "StableToolBenchExecutor": "toolscaler.agent.executors.stabletoolbench",
     "ToolExecutor": "toolscaler.agent.executors.base",
     "ToolResult": "toolscaler.agent.executors.base",
 }
@@ -19,14 +22,20 @@ _PUBLIC: dict[str, str] = {
 if TYPE_CHECKING:
     from toolscaler.agent.executors.base import ToolExecutor, ToolResult
     from toolscaler.agent.executors.composite import CompositeExecutor
+    from toolscaler.agent.executors.http_client import Credentials
     from toolscaler.agent.executors.limits import ExecutorLimits, RetryPolicy
+    from toolscaler.agent.executors.openapi import OpenAPIExecutor
     from toolscaler.agent.executors.python import PythonExecutor
+    from toolscaler.agent.executors.stabletoolbench import StableToolBenchExecutor
 
 __all__ = [
     "CompositeExecutor",
+    "Credentials",
     "ExecutorLimits",
+    "OpenAPIExecutor",
     "PythonExecutor",
     "RetryPolicy",
+    "StableToolBenchExecutor",
     "ToolExecutor",
     "ToolResult",
 ]
