@@ -13,6 +13,7 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[int, list[Any]] = {width: [] for width in beams}
     exact: list[Any] = []
     seconds = dict.fromkeys(beams, 0.0)
-    options = {"batch_size": args.batch, "scores": args.scores}
+    options: dict[str, Any] = {"batch_size": args.batch, "scores": args.scores}
     retriever.retrieve(texts[: args.batch], args.top_k, num_beams=beams[0], **options)  # fills caches, not timed
     for number, start in enumerate(range(0, len(texts), args.batch)):
         part = texts[start : start + args.batch]
         turn = number % len(beams)
         for width in beams[turn:] + beams[:turn]:
-            taken, rankings = seconds_of(
-                lambda part=part, width=width: retriever.retrieve(part, args.top_k, num_beams=width, **options)
-            )
+            taken, rankings = seconds_of(partial(retriever.retrieve, part, args.top_k, num_beams=width, **options))
             seconds[width] += taken
             found[width] += rankings
         exact += retriever.retrieve(part, args.top_k, num_beams=max(beams), exact=True, **options)

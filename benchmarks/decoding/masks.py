@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from benchmarks.decoding.catalogue import CODES, LENGTH, draw_codes, level_sizes
 from benchmarks.decoding.operations import count_operations
 from benchmarks.decoding.peers import FORBIDDEN, DictTrie, Static, ToolGenStyle, transformers_processor
 from benchmarks.decoding.timing import seconds_of
-from toolscaler.decoding import CodeTrie, PrefixConstrainedLogitsProcessor, mask_cpu
+from toolscaler.decoding import CodeTrie, PrefixConstrainedLogitsProcessor
 
 VOCABULARY = 130_304
 FIRST_CODE = VOCABULARY - LENGTH * CODES
@@ -60,18 +61,13 @@ def our_methods(trie: CodeTrie) -> dict[str, Method]:
     fresh = PrefixConstrainedLogitsProcessor(trie, END)
     reused = PrefixConstrainedLogitsProcessor(trie, END, reuse_buffer=True)
 
-    def by_torch(step: Step, scores: torch.Tensor) -> torch.Tensor:
-        # The path of CUDA and of compiled models, on this device.
-        served, mask_cpu.served = mask_cpu.served, lambda _: False
-        try:
-            return fresh(step.ids, scores)
-        finally:
-            mask_cpu.served = served
+    by_torch = PrefixConstrainedLogitsProcessor(trie, END)
+    by_torch._numpy = False  # the path of CUDA and of compiled models, on this device
 
     return {
         FRESH: lambda step, scores: fresh(step.ids, scores),
         REUSED: lambda step, scores: reused(step.ids, scores),
-        TORCH: by_torch,
+        TORCH: lambda step, scores: by_torch(step.ids, scores),
     }
 
 
@@ -159,7 +155,7 @@ def check_every_prefix(codes: np.ndarray, rows: int = 640) -> int:
 
 def time_methods(
     searches: list[list[Step]], methods: dict[str, Method], rounds: tuple[int, int], device: str
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Time all methods in turn, depth after depth; give for each the mean over depths of the median milliseconds.
 
     What a method gives is held until its next call has returned, as ``generate`` holds it.
@@ -181,7 +177,7 @@ def time_methods(
                 if name in (TRANSFORMERS, TOOLGEN) and number > slow:
                     continue
                 given = spoilt if name in (FILL, TOOLGEN) else scores
-                seconds, result = seconds_of(lambda call=timed[name], at=step, to=given: call(at, to), device)
+                seconds, result = seconds_of(partial(timed[name], step, given), device)
                 taken[name][step.depth].append(seconds)
                 if name == REUSED:
                     held = result

@@ -108,8 +108,8 @@ def retrieval(results: Results) -> str:
             parts.append(
                 f"Random {case['dtype']} model of the size of {case['model']} ({case['parameters'] / 1e6:.1f} M "
                 f"parameters, vocabulary {case['vocabulary']:,}), {case['tools']:,} tools, top {case['top_k']}, "
-                f"medians of {case['rounds']} rounds. On a float32 model {equal['equal_ranks']:,} of {equal['ranks']:,} ranks "
-                f"equal those of `generate`, scores to {equal['largest_difference']:.0e}.\n"
+                f"medians of {case['rounds']} rounds. On a float32 model {equal['equal_ranks']:,} of "
+                f"{equal['ranks']:,} ranks equal those of `generate`, scores to {equal['largest_difference']:.0e}.\n"
             )
             lengths = list(case["prompts"])
             body = [
