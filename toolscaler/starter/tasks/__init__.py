@@ -1,0 +1,1 @@
+"""Task families of the starter: wordings, values, plans and references, from which tasks are drawn and really run."""
