@@ -122,6 +122,16 @@ def test_folder_is_read_in_name_order_and_a_bad_file_is_a_problem(tmp_path):
         load_trajectories(tmp_path)
 
 
+def test_deep_nesting_is_a_bad_row():
+    deep = []
+    for _ in range(600):
+        deep = [deep]
+    row = {"input": "Do it.", "output": [{"name": "a", "arguments": {}}], "gold_answer": deep}
+    found = load_trajectories([row, {**row, "gold_answer": 1}], on_error="skip")
+    assert (len(found), found.report.skipped) == (1, 1)
+    assert "too deep a nesting" in str(found.report.problems[0])
+
+
 def test_one_row_may_stand_alone():
     assert load_trajectories(seal("a"))[0].tools == ("a",)
 
@@ -149,10 +159,19 @@ CATALOGUE = [
 
 
 def test_standardised_names_become_ids():
-    rows = [toolllama(name) for name in ("add_plus_for_my_sums", "get_1st_for_my_sums", "alone", "Finish")]
+    rows = [
+        toolllama(name)
+        for name in ("add_plus_for_my_sums", "get_1st_for_my_sums", "1st_for_my_sums", "alone", "Finish")
+    ]
     rows[-1]["conversations"][-1]["value"] = 'Action: Finish\nAction Input: {"return_type": "give_up_and_restart"}'
     found = load_trajectories(rows, catalogue=CATALOGUE, on_unknown="raise")
-    assert [item.tools for item in found] == [("My Sums/Add / plus",), ("My Sums/1st",), ("alone",), ()]
+    assert [item.tools for item in found] == [
+        ("My Sums/Add / plus",),
+        ("My Sums/1st",),
+        ("My Sums/1st",),
+        ("alone",),
+        (),
+    ]
     assert found.report.unknown == {}
     bare = load_trajectories(rows, catalogue=[document.id for document in CATALOGUE], on_unknown="raise")
     assert [item.tools for item in bare] == [item.tools for item in found]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolscaler.data.dialogues import TRAJECTORY_FORMATS, load_trajectories
-from toolscaler.errors import ToolscalerError
+from toolscaler.errors import DataError, ToolscalerError
 
 
 def node(kind, text, children=(), **more):
@@ -686,7 +686,12 @@ def test_a_damaged_row_is_a_problem_and_nothing_worse(data):
         del target[at[-1]]
     else:
         target[at[-1]] = data.draw(JSON)
-    found = load_trajectories(rows, format, on_error="skip", branches="all")
+    try:
+        found = load_trajectories(rows, format, on_error="skip", branches="all")
+    except DataError as error:  # a list of instructions may have become empty
+        if "at least one dialogue" not in error.message:
+            raise
+        return
     assert found.report.read == len(found)
     assert found.report.skipped == len(found.report.problems)
     with contextlib.suppress(ToolscalerError):  # the damage may hide the format

@@ -15,6 +15,7 @@ from toolscaler.data.dialogues.base import (
     as_text,
     is_one_of,
     list_at,
+    pieces,
     scalar,
     tool_name,
 )
@@ -107,15 +108,15 @@ def _whole(source: Source) -> Record:
 
 
 def _context(row: Mapping[str, Any]) -> str:
-    return _ASKS.sub("", row["input"]).rstrip()
+    return _ASKS.sub("", row["input"]).removesuffix("\n")
 
 
 def _is_repeated(row: Mapping[str, Any], contexts: list[str]) -> bool:
     """Say whether some row's dialogue so far goes on from this row's target; ``contexts`` are sorted."""
     text = f"{_context(row)}\n{_target(row)}"
-    for start in (f"{text}\n", f"{text}->"):
+    for start in (text, f"{text}\n", f"{text}->"):
         at = bisect.bisect_left(contexts, start)
-        if at < len(contexts) and contexts[at].startswith(start):
+        if at < len(contexts) and (contexts[at] == text or (start != text and contexts[at].startswith(start))):
             return True
     return False
 
@@ -155,13 +156,12 @@ def _read_task(turns: Turns, row: Mapping[str, Any]) -> None:
 def _read_step(turns: Turns, row: Mapping[str, Any]) -> dict[str, Any]:
     """Read the dialogue so far and the target; texts of several lines belong to the turn above them."""
     text = f"{_context(row)}\n{_target(row)}"
-    marks = list(_TURN.finditer(text))
     written: list[WrittenCall] = []
-    for mark, end in zip(marks, [*(later.start() for later in marks[1:]), len(text)], strict=True):
-        content = text[mark.end() : end].rstrip("\n")
-        if mark.group(1) == "User":
+    for speaker, content in pieces(text, _TURN):
+        content = content.rstrip("\n")
+        if speaker == "User":
             turns.user(content)
-        elif mark.group(1) == "AI":
+        elif speaker == "AI":
             turns.say(content)
         else:
             written += _request(turns, content)

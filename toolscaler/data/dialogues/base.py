@@ -210,6 +210,17 @@ def tool_name(value: Any) -> str:
     return value
 
 
+def pieces(text: str, heading: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """Divide a text at its headings.
+
+    Yields:
+        The heading's first group, and the text up to the next heading. What stands before the first one goes.
+    """
+    marks = list(heading.finditer(text))
+    for number, mark in enumerate(marks, 1):
+        yield mark.group(1), text[mark.end() : marks[number].start() if number < len(marks) else len(text)]
+
+
 def find_references(calls: Iterable[ToolCall], pattern: re.Pattern[str]) -> list[str]:
     """Give the references to former results in the arguments of calls, each once, in order."""
     found: dict[str, None] = {}

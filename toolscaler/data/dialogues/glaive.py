@@ -17,6 +17,7 @@ from toolscaler.data.dialogues.base import (
     list_at,
     names_of,
     parse_json,
+    pieces,
     scalar,
     tool_name,
 )
@@ -171,12 +172,11 @@ def _read_parts(turns: Turns, messages: list[Any]) -> None:
 
 
 def _read_chat(turns: Turns, text: str) -> None:
-    marks = list(_SPEAKER.finditer(text))
-    for mark, end in zip(marks, [*(later.start() for later in marks[1:]), len(text)], strict=True):
-        content = text[mark.end() : end].replace(_END, "").strip()
-        if mark.group(1) == "USER":
+    for speaker, content in pieces(text, _SPEAKER):
+        content = content.replace(_END, "").strip()
+        if speaker == "USER":
             turns.user(content)
-        elif mark.group(1) == "FUNCTION RESPONSE":
+        elif speaker == "FUNCTION RESPONSE":
             turns.result(content)
         else:
             said, marked, call = content.partition(_MARK)

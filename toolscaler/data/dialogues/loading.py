@@ -177,9 +177,12 @@ def _read(source: Source, reader: DialogueReader, reading: Reading, log: Problem
         try:
             if record.error:
                 raise DataError(record.error)
-            yield reader.trajectory(record, reading)
-        except DataError as error:
-            log.add(RowProblem(source.path, source.line_of(record), _numbered(source, record, error.message)))
+            trajectory = reader.trajectory(record, reading)
+        except (DataError, RecursionError) as error:
+            message = error.message if isinstance(error, DataError) else "expected a dialogue, got too deep a nesting"
+            log.add(RowProblem(source.path, source.line_of(record), _numbered(source, record, message)))
+        else:
+            yield trajectory
 
 
 def _numbered(source: Source, record: Record, message: str) -> str:

@@ -52,6 +52,8 @@ def catalogue_aliases(names: Iterable[str], catalogue: Iterable[ToolDocument | s
     ambiguous: dict[str, tuple[str, ...]] = {}
     for name in wanted:
         found = list(standard.find_function(name))
+        if not found and name[:1].isdigit():  # MGToolBench leaves out the get_ that ToolBench puts before digits
+            found += standard.find_function(f"get_{name}")
         for tool, api in _divisions(name):
             found += standard.find(tool, api)
         matches = tuple(dict.fromkeys(id for key in found for id in keys[key]))

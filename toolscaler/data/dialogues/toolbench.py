@@ -154,7 +154,7 @@ def _answers(data: Any, stem: str) -> Iterator[tuple[str, Any]]:
 
 def _wanted(answer: _Answer, reading: Reading) -> list[_Path]:
     wins = [steps for steps in answer.paths if steps and steps[-1].answers]
-    if not wins and reading.branches == "success":
+    if not answer.paths or (not wins and reading.branches == "success"):
         reading.left_out["answers without a successful path"] += 1
     found = []
     for number, steps in enumerate(answer.paths):
