@@ -21,6 +21,7 @@ _SCRIPTS = {
     "codebook": ("toolscaler.scripts.codebook", "turn gist embeddings into codes"),
     "vocabulary": ("toolscaler.scripts.vocabulary", "add the codes to a base model and its tokenizer"),
     "retrieval": ("toolscaler.scripts.retrieval", "train a model to write the code of a fitting tool"),
+    "trajectory": ("toolscaler.scripts.trajectory", "train a model to call tools and answer"),
 }
 
 

@@ -10,8 +10,12 @@ from toolscaler._lazy import lazy_attribute, lazy_names
 _PUBLIC: dict[str, str] = {
     "CompressionConfig": "toolscaler.training.compression",
     "RetrievalConfig": "toolscaler.training.retrieval",
+    "TrajectoryConfig": "toolscaler.training.trajectory",
+    "TrajectoryRows": "toolscaler.training.trajectory_data",
     "compression_trainer": "toolscaler.training.compression",
     "retrieval_trainer": "toolscaler.training.retrieval",
+    "trajectory_rows": "toolscaler.training.trajectory_data",
+    "trajectory_trainer": "toolscaler.training.trajectory",
 }
 
 __all__ = sorted(_PUBLIC)

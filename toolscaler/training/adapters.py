@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolscaler.errors import TrainingError
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -43,3 +44,41 @@ def _name_of(model: PreTrainedModel, module: nn.Module) -> str:
         if candidate is module:
             return name
     raise TrainingError(f"{type(module).__name__} is not a named module of {type(model).__name__}")
+
+
+def with_adapter(
+    model: PreTrainedModel,
+    tokenizer: ToolscalerTokenizer,
+    *,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    target_modules: str = "all-linear",
+) -> PeftModel:
+    """Wrap a model with a LoRA adapter that trains the code rows too.
+
+    Args:
+        model: Causal LM whose vocabulary holds the code rows.
+        tokenizer: Tokenizer with the codes.
+        rank: LoRA rank.
+        alpha: LoRA scale.
+        dropout: Dropout in the adapter.
+        target_modules: Module names separated by commas, or ``all-linear``.
+
+    Raises:
+        TrainingError: The model has no embedding or no output head that could be named.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    names: Any = target_modules
+    if names != "all-linear":
+        names = [name.strip() for name in target_modules.split(",")]
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=names,
+        trainable_token_indices=code_row_targets(model, tokenizer),
+    )
+    return get_peft_model(model, settings)
