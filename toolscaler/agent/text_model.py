@@ -32,7 +32,8 @@ class ReadText:
         Returns:
             float32 (vocabulary,) logits of the next token.
         """
-        shared = common_length(self.ids, ids)
+        known = len(self.ids)
+        shared = known if ids[:known] == self.ids else common_length(self.ids, ids)
         shared = min(shared, len(ids) - 1)  # one token at least is read, for its logits
         if self._cache is not None and shared < len(self.ids):
             if shared:
@@ -69,6 +70,9 @@ class TextModel:
     def __init__(self, model: Any) -> None:
         self.model = model
         self._accepted = accepted_arguments(model)
+        self._keeps: dict[
+            bool, bool
+        ] = {}  # whether a text is longer than some layer looks back -> the cache can be cut
         self._idle: list[ReadText] = []
         self._lock = threading.Lock()
 
@@ -86,6 +90,13 @@ class TextModel:
             self._idle.append(text)
             del self._idle[:-MAX_CONTEXTS]
 
+    def _can_keep(self, columns: int) -> bool:
+        window = getattr(self.model.config.get_text_config(), "sliding_window", None)
+        beyond = isinstance(window, int) and columns > window
+        if beyond not in self._keeps:
+            self._keeps[beyond] = capability_of(self.model, columns).tree
+        return self._keeps[beyond]
+
     def forward(self, ids: list[int], read: int, cache: Any) -> tuple[torch.Tensor, Any]:
         """Read the tokens behind the first ``read`` ones.
 
@@ -96,7 +107,7 @@ class TextModel:
 
         device = self.model.device
         with torch.no_grad():
-            keeps = capability_of(self.model, len(ids)).tree
+            keeps = self._can_keep(len(ids))
             if keeps and cache is None:
                 cache = DynamicCache()
             new = torch.tensor([ids[read:]], device=device)

@@ -1,0 +1,487 @@
+"""A toolscaler model as planner: free Thought, a code from the trie, arguments that fit the tool's schema."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from toolscaler.agent.argument_text import ArgumentError
+from toolscaler.agent.arguments import ArgumentGrammars
+from toolscaler.agent.planning import Plan, PlannedCall, Planner, PlanRequest, TextDelta
+from toolscaler.agent.text_model import ReadText, TextModel
+from toolscaler.data.protocol import (
+    ACTION,
+    ACTION_INPUT,
+    PROTOCOL_FILE,
+    THOUGHT,
+    AgentProtocol,
+    Turn,
+    action_turn,
+    clean_thought,
+    documentation_turn,
+    input_turn,
+    trajectory_turns,
+)
+from toolscaler.data.trajectories import FINISH_TOOL, Trajectory
+from toolscaler.decoding.engine import SearchEngine
+from toolscaler.decoding.model_io import check_model, load_model, longest_input
+from toolscaler.decoding.scoring import ScoreRule
+from toolscaler.decoding.trie import CodeTrie
+from toolscaler.errors import ConfigError, DecodingError, EmptyCatalogueError
+from toolscaler.tokenization.code_tokens import code_offsets
+from toolscaler.tokenization.conversations import ConversationEncoder
+from toolscaler.tokenization.foreign_text import encode_foreign_text
+
+if TYPE_CHECKING:
+    from toolscaler.agent.arguments import ArgumentMatcher
+    from toolscaler.data.documents import ToolDocument
+    from toolscaler.tokenization import ToolIndex, ToolscalerTokenizer
+
+logger = logging.getLogger(__name__)
+
+#: Tokens in which arguments that became too long must come to an end.
+_CLOSING_TOKENS = 256
+
+#: What a planner does where no tool is likely enough: say so, or ask which of the likeliest is meant.
+Abstention = Literal["say", "ask"]
+
+
+class CodePlanner(Planner):
+    """Plans steps with a model that writes code sequences (paper sections 4.2 and 4.3).
+
+    A step is read and written as in training (:mod:`toolscaler.data.protocol`): the model writes a Thought freely,
+    then the code of one allowed tool, found by constrained beam search; that tool's documentation is put in; then the
+    arguments, constrained to its JSON Schema. A tool outside the request, an unknown tool and arguments that are no
+    JSON of the schema's form cannot be written.
+
+    Args:
+        model: Causal LM trained on codes and trajectories.
+        tokenizer: Its tokenizer; its catalogue holds :data:`~toolscaler.data.FINISH_TOOL`.
+        protocol: Text form that the model was trained with; default: the library's.
+        num_beams: Beam width at Action.
+        temperature: Of the Thought and the arguments; 0 takes the likeliest token.
+        seed: Of the random numbers, where the temperature is above zero.
+        max_thought_tokens: Tokens of a Thought.
+        max_argument_tokens: Tokens of the arguments of one call.
+        max_parallel_calls: Calls in one step.
+        abstain_below: Margin (log-probability of the best tool less that of the runner-up) under which no tool is
+            called; ``None``: never. :func:`~toolscaler.agent.calibrate_abstention` finds one.
+        abstain_with: What is said then.
+
+    Raises:
+        DecodingError: The model has no rows for the code tokens, or is no decoder-only model.
+        EmptyCatalogueError: The tokenizer has no codes for Finish.
+        ConfigError: A setting is out of range.
+        TokenizationError: The chat template cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: ToolscalerTokenizer,
+        *,
+        protocol: AgentProtocol | None = None,
+        num_beams: int = 10,
+        temperature: float = 0.0,
+        seed: int = 0,
+        max_thought_tokens: int = 128,
+        max_argument_tokens: int = 512,
+        max_parallel_calls: int = 4,
+        abstain_below: float | None = None,
+        abstain_with: Abstention = "say",
+    ) -> None:
+        counts = {
+            "num_beams": num_beams,
+            "max_thought_tokens": max_thought_tokens,
+            "max_argument_tokens": max_argument_tokens,
+            "max_parallel_calls": max_parallel_calls,
+        }
+        for key, value in counts.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"CodePlanner.{key}", value, "a whole number above zero")
+        if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not temperature >= 0:
+            raise ConfigError("CodePlanner.temperature", temperature, "a number from 0")
+        if abstain_with not in ("say", "ask"):
+            raise ConfigError("CodePlanner.abstain_with", abstain_with, "'say' or 'ask'")
+        check_model(model, tokenizer.required_vocab_size)
+        if FINISH_TOOL not in tokenizer.tool_index:
+            raise EmptyCatalogueError(
+                f"expected a tokenizer with codes for {FINISH_TOOL!r}, with which a run ends; add "
+                "toolscaler.data.finish_document() to the catalogue before training"
+            )
+        self.model, self.tokenizer = model, tokenizer
+        self.protocol = protocol or AgentProtocol()
+        self.num_beams, self.temperature = num_beams, float(temperature)
+        self.max_thought_tokens, self.max_argument_tokens = max_thought_tokens, max_argument_tokens
+        self.max_parallel_calls = max_parallel_calls
+        self.abstain_below, self.abstain_with = abstain_below, abstain_with
+        self.encoder = ConversationEncoder(tokenizer, self.protocol)
+        self._text = TextModel(model)
+        self._engine = SearchEngine(model)
+        self.grammars = ArgumentGrammars(tokenizer)
+        self._random = torch.Generator().manual_seed(seed)
+        self._trie: tuple[ToolIndex, CodeTrie] | None = None
+        self.room = longest_input(model, 1)
+        self._free = self._free_tokens()
+        self._told: set[int] = set()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, device: str | torch.device | None = None, **kwargs: Any
+    ) -> CodePlanner:
+        """Load model, tokenizer and protocol from one folder or Hub repo.
+
+        Args:
+            name_or_path: Folder or repo id.
+            device: As in :meth:`toolscaler.GenerativeRetriever.from_pretrained`.
+            **kwargs: Settings of the planner; all others go to ``AutoModelForCausalLM.from_pretrained``.
+
+        Raises:
+            ArtifactError: The folder is incomplete.
+            DecodingError: Model and tokenizer do not belong together.
+        """
+        own = {key: kwargs.pop(key) for key in list(kwargs) if key in _OPTIONS}
+        model, tokenizer = load_model(name_or_path, device, kwargs)
+        folder = Path(name_or_path)
+        if own.get("protocol") is None and (folder / PROTOCOL_FILE).is_file():
+            own["protocol"] = AgentProtocol.load(folder)
+        return cls(model, tokenizer, **own)
+
+    # Planning
+
+    def plan(self, request: PlanRequest) -> Generator[TextDelta, None, Plan]:
+        """Propose a step; see :meth:`Planner.plan`.
+
+        Raises:
+            EmptyCatalogueError: No tool of the request has codes.
+            DecodingError: The model's numbers are not finite.
+        """
+        trie = self._allowed(request)
+        if trie is None:
+            return Plan("abstain", "Every allowed tool was tried.")
+        turns = self._turns(request)
+        prompt = self.encoder.encode_prompt(turns)
+        with self._reading(prompt) as text:
+            writer = _Writer(self, text, request)
+            try:
+                return (yield from self._write(writer, trie, turns, prompt, request))
+            except _Spent:
+                return Plan("budget", tokens=writer.tokens)
+            except _TooLong:
+                return Plan("context", tokens=writer.tokens)
+
+    def _write(
+        self, writer: _Writer, trie: CodeTrie, turns: list[Turn], prompt: list[int], request: PlanRequest
+    ) -> Generator[TextDelta, None, Plan]:
+        thought = yield from writer.thought(prompt)
+        head = f"{THOUGHT}{thought}\n{ACTION}" if thought else ACTION
+        written = prompt + encode_foreign_text(self.tokenizer, head)
+        calls: list[PlannedCall] = []
+        candidates: tuple[tuple[str, float], ...] = ()
+        while True:
+            ranking = self._rank(writer.text, written, trie)
+            best, score = ranking[0]
+            margin = score - ranking[1][1] if len(ranking) > 1 else None
+            if not calls:
+                candidates = tuple(ranking[: self.num_beams])
+                if self._abstains(best, margin):
+                    return Plan(self._abstention(), self._doubt(ranking), (), candidates, writer.tokens)
+            elif best == FINISH_TOOL:  # Finish stands alone: what was planned runs first
+                break
+            code = self.tokenizer.tool_code_text(best)
+            yield TextDelta("action", best)
+            document = request.documents[best]
+            turns, written = self._with_documentation(
+                turns, written, thought if not calls else None, best, code, document
+            )
+            text, arguments, error = yield from writer.arguments(written, document)
+            problem = ("", "") if error is None else (error.error_type, error.message)
+            calls.append(PlannedCall(best, arguments, score, margin, code, "", *problem))
+            if best == FINISH_TOOL or len(calls) >= self.max_parallel_calls:
+                break
+            written = written + encode_foreign_text(self.tokenizer, text)
+            if not writer.goes_on(written):
+                break
+            turns = [*turns, input_turn(text, None)]
+            written = written + encode_foreign_text(self.tokenizer, f"\n{ACTION}")
+        return Plan("calls", thought, tuple(calls), candidates, writer.tokens)
+
+    def _with_documentation(
+        self, turns: list[Turn], written: list[int], thought: str | None, tool: str, code: str, document: ToolDocument
+    ) -> tuple[list[Turn], list[int]]:
+        """Put a tool's documentation behind its code; give the turns, and the ids up to its Action Input."""
+        codes = self.tokenizer.encode_tool(tool)
+        if tool == FINISH_TOOL and not self.protocol.finish_documentation:
+            return turns, written + codes + encode_foreign_text(self.tokenizer, f"\n{ACTION_INPUT}")
+        if thought is not None:
+            turns = [*turns, action_turn(thought, tool, code)]
+        else:  # a further call of the step ends the turn of the arguments before it
+            *turns, before = turns
+            arguments = next(segment.text for segment in before.segments if segment.kind == "input")
+            turns = [*turns, input_turn(arguments, (tool, code))]
+        turns = [*turns, documentation_turn(document)]
+        return turns, self.encoder.encode_prompt(turns) + encode_foreign_text(self.tokenizer, ACTION_INPUT)
+
+    def _turns(self, request: PlanRequest) -> list[Turn]:
+        """Give the conversation as turns. Tools that were removed since are shown without documentation."""
+        known = self.tokenizer.tool_index
+        codes = {}
+        for message in request.messages:
+            for call in message.tool_calls:
+                if call.tool in known:
+                    codes[call.tool] = self.tokenizer.tool_code_text(call.tool)
+        trajectory = Trajectory(request.messages)
+        return trajectory_turns(trajectory, request.documents, codes, self.protocol)
+
+    # Tools
+
+    def _allowed(self, request: PlanRequest) -> CodeTrie | None:
+        """Give the trie of what may be proposed; ``None`` where all of it was tried."""
+        index = self.tokenizer.tool_index
+        cached = self._trie
+        if cached is None or cached[0] is not index:
+            cached = self._trie = (index, CodeTrie.from_tool_index(index, self.tokenizer.first_code_id))
+        usable = [tool for tool in request.tools if tool in index]
+        if not [tool for tool in usable if tool != FINISH_TOOL]:
+            raise EmptyCatalogueError(
+                f"none of the {len(request.tools)} allowed tools has codes; add them with tokenizer.add_tools"
+            )
+        missing = len(request.tools) - len(usable)
+        if missing and missing not in self._told:
+            self._told.add(missing)
+            logger.warning("%d of %d allowed tools have no codes and are never proposed", missing, len(request.tools))
+        left = [tool for tool in usable if tool not in request.exclude]
+        return cached[1].subset(tools=left) if left else None
+
+    def _rank(self, text: ReadText, written: list[int], trie: CodeTrie) -> list[tuple[str, float]]:
+        """Rank allowed tools behind the ids written so far, best first."""
+        if self.room is not None and len(written) + self.tokenizer.code_length > self.room:
+            raise _TooLong
+        text.read(written)
+        sizes = self.tokenizer.code_sizes
+        starts = code_offsets(sizes) + self.tokenizer.first_code_id
+        groups = tuple((int(start), int(start) + size) for start, size in zip(starts, sizes, strict=True))
+        with torch.no_grad():
+            (found,) = self._engine.search(
+                [written], [trie], self.num_beams, ScoreRule(None, groups), padding=0, prefix=text.prefix()
+            )
+        if isinstance(found, DecodingError):
+            raise found
+        order = np.argsort(-found.scores, kind="stable")
+        names = trie.catalogue
+        return [
+            (names[int(tool)], float(found.scores[place]))
+            for place in order
+            for tool in trie.tools_at(int(found.nodes[place]))
+        ]
+
+    def _abstains(self, best: str, margin: float | None) -> bool:
+        return (
+            self.abstain_below is not None
+            and best != FINISH_TOOL
+            and margin is not None
+            and margin < self.abstain_below
+        )
+
+    def _abstention(self) -> Literal["abstain", "answer"]:
+        return "answer" if self.abstain_with == "ask" else "abstain"
+
+    def _doubt(self, ranking: Sequence[tuple[str, float]]) -> str:
+        names = [tool for tool, _ in ranking if tool != FINISH_TOOL][:3]
+        if self.abstain_with == "ask":
+            return f"I am not sure which tool is meant: {', '.join(names)}. Which of them, or what exactly do you need?"
+        return f"No tool fits clearly; the nearest are {', '.join(names)}."
+
+    # The model
+
+    @contextmanager
+    def _reading(self, prompt: list[int]) -> Generator[ReadText, None, None]:
+        training = self.model.training
+        if training:
+            self.model.eval()
+        text = self._text.take(prompt)
+        try:
+            yield text
+        finally:
+            self._text.put_back(text)
+            if training:
+                self.model.train()
+
+    def _free_tokens(self) -> torch.Tensor:
+        """Give what free text may hold, bool (ids,): no code token and no special token."""
+        size = self.tokenizer.required_vocab_size
+        free = torch.ones(size, dtype=torch.bool)
+        free[self.tokenizer.first_code_id : self.tokenizer.first_code_id + self.tokenizer.num_code_tokens] = False
+        for token, added in self.tokenizer.added_tokens_decoder.items():
+            if added.special and token < size:
+                free[token] = False
+        return free
+
+    def choose(self, logits: torch.Tensor, allowed: torch.Tensor) -> int:
+        """Choose the next token.
+
+        Args:
+            logits: float32 (vocabulary,).
+            allowed: bool (at most vocabulary,).
+
+        Raises:
+            DecodingError: The logits are not finite, or nothing is allowed.
+        """
+        part = logits[: len(allowed)].cpu().masked_fill(~allowed, -torch.inf)
+        best = int(part.argmax())
+        if not bool(part[best].isfinite()):
+            raise DecodingError(
+                "expected finite scores; the model's numbers overflow: load it with dtype=torch.float32"
+            )
+        if not self.temperature:
+            return best
+        with self._lock:  # a generator is not for two threads at once
+            return int(torch.multinomial((part / self.temperature).softmax(0), 1, generator=self._random))
+
+
+@dataclass
+class _Writer:
+    """Writes the free and the constrained parts of one step, and counts tokens."""
+
+    planner: CodePlanner
+    text: ReadText
+    request: PlanRequest
+    tokens: int = 0
+
+    def _read(self, ids: list[int]) -> torch.Tensor:
+        room = self.planner.room
+        if room is not None and len(ids) > room:
+            logger.info("the conversation has %d tokens, the model reads %d at most", len(ids), room)
+            raise _TooLong
+        return self.text.read(ids)
+
+    def _count(self) -> None:
+        self.tokens += 1
+        deadline = self.request.deadline
+        if self.tokens > self.request.max_tokens or (deadline is not None and time.monotonic() > deadline):
+            raise _Spent
+
+    def thought(self, prompt: list[int]) -> Generator[TextDelta, None, str]:
+        """Write a Thought: up to the mark of the action, the end of the turn, or the limit."""
+        planner, tokenizer = self.planner, self.planner.tokenizer
+        end = planner.encoder.end_ids[0]
+        allowed = planner._free.clone()
+        allowed[end] = True
+        ids, shown = list(prompt), ""
+        for _ in range(planner.max_thought_tokens):
+            token = planner.choose(self._read(ids), allowed)
+            self._count()
+            if token == end:
+                break
+            ids.append(token)
+            text = _body(tokenizer.decode(ids[len(prompt) :]))
+            if text is None:
+                continue
+            body, found, _ = text.partition(ACTION)
+            if not found and "�" in body[-4:]:  # half a character
+                continue
+            fresh = body.rstrip() if found else _settled(body)
+            if len(fresh) > len(shown):
+                yield TextDelta("thought", fresh[len(shown) :])
+                shown = fresh
+            if found:
+                return clean_thought(body)
+        text = _body(tokenizer.decode(ids[len(prompt) :])) or ""
+        return clean_thought(text.partition(ACTION)[0].replace("�", ""))
+
+    def arguments(
+        self, written: list[int], document: ToolDocument
+    ) -> Generator[TextDelta, None, tuple[str, dict[str, Any], ArgumentError | None]]:
+        """Write the arguments of a call; give their text, the same parsed, and what is wrong with them.
+
+        Only a schema that the grammar cannot hold in full leaves room for something to be wrong.
+        """
+        planner = self.planner
+        try:
+            matcher = planner.grammars.get(document).matcher()
+        except ArgumentError as error:
+            return "{}", {}, error
+        ids, shown = list(written), ""
+        while not matcher.complete:
+            if len(ids) - len(written) >= planner.max_argument_tokens:
+                self._close(matcher)
+                break
+            token = planner.choose(self._read(ids), torch.from_numpy(matcher.allowed()))
+            self._count()
+            matcher.accept(token)
+            ids.append(token)
+            if not matcher.text.endswith("�") and len(matcher.text) > len(shown):
+                yield TextDelta("arguments", matcher.text[len(shown) :])
+                shown = matcher.text
+        text = matcher.text
+        try:
+            return text, matcher.grammar.parse(text), None
+        except ArgumentError as error:
+            return text, {}, error
+
+    def _close(self, matcher: ArgumentMatcher) -> None:
+        """End arguments that became too long in as few tokens as the schema allows."""
+        closing = matcher.closing_tokens(_CLOSING_TOKENS)
+        if closing is None:
+            raise _Spent
+        for token in closing:
+            matcher.accept(token)
+            self.tokens += 1
+
+    def goes_on(self, written: list[int]) -> bool:
+        """Say whether the model wants a further call in this step rather than the end of its turn."""
+        planner = self.planner
+        more = encode_foreign_text(planner.tokenizer, f"\n{ACTION}")[0]
+        logits = self._read(written)
+        return bool(logits[more] > logits[planner.encoder.end_ids[0]])
+
+
+class _Spent(Exception):
+    """The budget of the run, or of a part, is spent."""
+
+
+class _TooLong(Exception):
+    """The conversation is longer than the model can read."""
+
+
+def _body(text: str) -> str | None:
+    """Give what a Thought says so far; ``None`` while its mark is still being written."""
+    text = text.lstrip()
+    mark = THOUGHT.strip()
+    if text.startswith(mark):
+        return text[len(mark) :].lstrip()
+    return None if mark.startswith(text) else text
+
+
+def _settled(text: str) -> str:
+    """Give the part of a text that can no longer become the mark of an action."""
+    mark = ACTION
+    for size in range(min(len(mark), len(text)), 0, -1):
+        if text.endswith(mark[:size]):
+            return text[:-size].rstrip()
+    return text.rstrip("\n")
+
+
+_OPTIONS = frozenset(
+    {
+        "protocol",
+        "num_beams",
+        "temperature",
+        "seed",
+        "max_thought_tokens",
+        "max_argument_tokens",
+        "max_parallel_calls",
+        "abstain_below",
+        "abstain_with",
+    }
+)
