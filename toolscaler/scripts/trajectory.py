@@ -17,8 +17,7 @@ from toolscaler.data import (
     TrajectoryList,
     finish_document,
     load_tool_documents,
-    read_trajectories,
-    resolve_tools,
+    load_trajectories,
 )
 from toolscaler.data.protocol import SYSTEM_PROMPT
 from toolscaler.tokenization import ToolscalerTokenizer
@@ -31,7 +30,7 @@ class TrajectoryArguments:
     """What to train on."""
 
     model: str = field(metadata={"help": "Folder or Hub id of a model of the retrieval stage, with its tokenizer."})
-    train_trajectories: str = field(metadata={"help": "Trajectories as JSON lines."})
+    train_trajectories: str = field(metadata={"help": "Trajectories, in any format the library reads."})
     documents: str = field(metadata={"help": "The tools, in any format the library reads."})
     validation_trajectories: str | None = field(
         default=None, metadata={"help": "Trajectories for the validation loss."}
@@ -77,8 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _read(path: str, documents: list[ToolDocument], arguments: TrajectoryArguments) -> TrajectoryList:
-    found = read_trajectories(path)
-    return resolve_tools(found, documents, on_unknown=arguments.unknown_tools)
+    return load_trajectories(path, catalogue=documents, on_unknown=arguments.unknown_tools)
 
 
 if __name__ == "__main__":
