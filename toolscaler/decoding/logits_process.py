@@ -13,6 +13,7 @@ from toolscaler.decoding import mask_cpu, torch_mask
 from toolscaler.decoding.mask_buffer import BufferPool
 from toolscaler.decoding.trie import CodeTrie
 from toolscaler.decoding.trie_rows import RowTries
+from toolscaler.decoding.trigger import Trigger
 from toolscaler.errors import ConfigError, DecodingError, InvalidPrefixError
 
 #: What to do with a row whose ids fit no sequence.
@@ -39,6 +40,13 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
     ``output_scores`` these have a score below -1e8, and are to be dropped
     (:class:`~toolscaler.GenerativeRetriever` never gives any).
 
+    With a ``trigger`` the output is text with tool calls in it: free until the marker, then exactly one code sequence,
+    then free again, several times if the model likes, each row in its own time. What decides is the text, however the
+    tokenizer cuts it: a token that would complete the marker and go straight on with other text may not follow, so
+    behind every marker in the output stands a tool. White space at the end of the marker is optional, and the only
+    thing that may stand between. A prompt that ends with the marker, or inside a sequence, is gone on with; older
+    markers and codes do not matter. The end token may follow anywhere in free text, and never where a code is due.
+
     Args:
         trie: Valid sequences, of the whole catalogue or of an allow-list (:meth:`CodeTrie.subset`); or a list of such
             views of one whole trie, one for each prompt of the batch, for callers who may use different tools. Rows
@@ -47,6 +55,10 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
         prompt_length: Columns of the (padded) prompt, for a single use with this one width. Without it the state is
             the longest tail of a row that begins a sequence; that is exact wherever the last token of a prompt is no
             code token, as in what :meth:`~toolscaler.ToolscalerTokenizer.encode_retrieval_prompt` gives.
+        trigger: The marker, for example ``"Action:"``; ``None``: the whole output is one sequence.
+        tokenizer: The model's fast tokenizer; for a trigger. The table that is made of its vocabulary is kept as long
+            as the tokenizer lives.
+        codes_in_text: Allow code tokens in free text; with a trigger, where codes are tokens of their own.
         reuse_buffer: On the CPU, write into a tensor of an earlier call instead of a new one, which makes a step
             cheaper than filling one. It is taken only when reference counts show that nobody holds that tensor, a view
             of it or its memory, and its version counter that nobody wrote into it; else, in inference mode and on other
@@ -58,9 +70,10 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
             trie to which the tokens before it do not lead, and ``"end"`` takes it for the end of a prompt.
 
     Raises:
-        DecodingError: The end token is one of the codes, or no single token id; or ``trie`` is neither a trie nor a
-            list of views of one trie.
-        ConfigError: ``prompt_length`` is no whole number from 0, or another option has no such value.
+        DecodingError: The end token is one of the codes, or no single token id; ``trie`` is neither a trie nor a list
+            of views of one trie; or the tokenizer cannot write the marker, or does not know the trie's tokens.
+        ConfigError: ``prompt_length`` is no whole number from 0, another option has no such value, or options exclude
+            each other: ``prompt_length``, ``reuse_buffer`` and ``on_invalid`` are for the whole output.
     """
 
     #: Continuous batching shows a processor the present token only, and no state can be read off that.
@@ -72,6 +85,9 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
         eos_token_id: int | None = None,
         *,
         prompt_length: int | None = None,
+        trigger: str | None = None,
+        tokenizer: Any = None,
+        codes_in_text: bool = False,
         reuse_buffer: bool = False,
         on_invalid: str = "end",
     ) -> None:
@@ -87,6 +103,16 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
         self.eos_token_id = eos_token_id
         self.prompt_length = prompt_length
         self.on_invalid = on_invalid
+        self._trigger: Trigger | None = None
+        if trigger is not None:
+            for key, value, usual in (
+                ("prompt_length", prompt_length, None),
+                ("reuse_buffer", reuse_buffer, False),
+                ("on_invalid", on_invalid, "end"),
+            ):
+                if value != usual:
+                    raise ConfigError(key, value, f"{usual!r} with a trigger")
+            self._trigger = Trigger(self._rows, trigger, tokenizer, eos=eos_token_id, codes_in_text=codes_in_text)
         self._pool = BufferPool() if reuse_buffer else None
         self._needed = max(self._rows.whole.largest_token, -1 if eos_token_id is None else int(eos_token_id)) + 1
         self._first = self._first_tokens()
@@ -121,6 +147,8 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
         if torch.compiler.is_compiling() or not self._numpy or not mask_cpu.served(scores):
             return self._on_device(input_ids, scores)
         ids = (input_ids if input_ids.is_cpu else input_ids.cpu()).numpy()
+        if self._trigger is not None:
+            return self._trigger.masked(scores, ids, self._rows.groups(len(ids)))
         return mask_cpu.masked(scores, self._kept(ids, columns), self._pool)
 
     def prepare(self, device: torch.device | str) -> PrefixConstrainedLogitsProcessor:
@@ -132,10 +160,14 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
             The processor.
         """
         device = torch.device(device)
+        trie = torch_mask.torch_trie(self._rows.whole, self.eos_token_id, device)
+        if self._trigger is not None:
+            trie.add_edges(self._rows.whole)
         self._tables[device.type, device.index] = (
-            torch_mask.torch_trie(self._rows.whole, self.eos_token_id, device),
+            trie,
             torch_mask.allowed_tables(self._rows, device),
             None if self._rows.view_of is None else torch.from_numpy(self._rows.view_of).to(device),
+            None if self._trigger is None else self._trigger.tables(device),
         )
         return self
 
@@ -151,7 +183,7 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
             if torch.compiler.is_compiling():
                 raise DecodingError(f"expected the trie on {device}: call processor.prepare({str(device)!r}) first")
             self.prepare(device)
-        trie, tables, view_of = self._tables[device.type, device.index]
+        trie, tables, view_of, texts = self._tables[device.type, device.index]
         groups = None
         if view_of is not None:
             if len(scores) % len(view_of):
@@ -159,6 +191,8 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
             groups = view_of[:, None].expand(-1, len(scores) // len(view_of)).reshape(-1)
         allowed = torch_mask.Allowed(trie, tables, groups)
         ids = input_ids.to(device)
+        if self._trigger is not None:
+            return self._trigger.masked_on_device(scores, ids, trie, allowed, texts)
         if self.prompt_length is None:
             nodes = trie.tail_states(ids, self.eos_token_id, allowed)
         else:

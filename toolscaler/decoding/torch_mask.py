@@ -31,9 +31,10 @@ class TorchTrie:
         tokens: int64 (nodes + 1,) token that leads to each node, the end token for the extra one.
         ends: bool (nodes + 1,) whether a sequence ends at a node.
         stopped: The number of the extra node.
-        keys: int64 sorted keys and a sentinel: of node n at n where prefixes are packed, of node n + 1 at n where
-            ``values`` is ``None`` and a key is (parent, token).
-        values: int64 (2P + 1, ids + 2) what each token adds to a packed key, by the position it stands at.
+        prefixes: int64 (nodes + 1,) sorted keys of whole prefixes, of node n at n, and a sentinel; ``None`` where they
+            do not fit into a key, or a token may stand at several depths.
+        edges: int64 (nodes,) sorted keys (parent, token) of node n + 1 at n, and a sentinel; ``None`` until needed.
+        values: int64 (2P + 1, ids + 2) what each token adds to the key of a prefix, by the position it stands at.
         depths: int64 (2, ids + 2) depth a last token leads to; in the second row, before an end token, only whole
             sequences count.
     """
@@ -42,13 +43,11 @@ class TorchTrie:
         arrays = trie.arrays
         count = arrays.num_nodes
         self.device, self.stopped, self.length, self.ragged = device, count, arrays.length, bool(arrays.ragged)
-        first, last, parents = np.full(count + 1, count), np.full(count + 1, count), np.zeros(count, dtype=np.int64)
-        inner = len(arrays.child_start) - 1
+        first, last = np.full(count + 1, count), np.full(count + 1, count)
         counts = np.diff(arrays.child_start)
         some = np.flatnonzero(counts)
         first[some] = arrays.child_start[:-1][some]
         last[some] = arrays.child_start[1:][some] - 1
-        parents[1:] = np.repeat(np.arange(inner), counts)
         tokens = np.zeros(count + 1, dtype=np.int64)
         tokens[1:count] = trie.expand(np.arange(count))[1]
         tokens[count] = 0 if eos is None else eos
@@ -58,29 +57,37 @@ class TorchTrie:
         self.max_branch = max(arrays.max_branch)
         self.branches = torch.arange(self.max_branch, device=device)
         self.stride = trie.largest_token + 2
-        self.values: torch.Tensor | None = None
+        self.prefixes: torch.Tensor | None = None
+        self.edges: torch.Tensor | None = None
         rows = RowTries(trie)
         bits = [label_bits(int(size)) for size in arrays.sizes]
         if rows.depth_starts is not None and not rows.ragged and _far(bits) * self.length < 1 << KEY_BITS:
-            self._pack(rows, bits, tokens, parents)
+            self._pack(rows, bits, tokens)
         else:
-            self.keys = self._tensor(np.append(parents[1:] * self.stride + tokens[1:count], _NO_KEY))
+            self.add_edges(trie)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _pack(self, rows: RowTries, bits: list[int], tokens: np.ndarray, parents: np.ndarray) -> None:
+    def add_edges(self, trie: CodeTrie) -> None:
+        """Make the keys that :meth:`advance` needs, if there are none."""
+        if self.edges is None:
+            parents, tokens, _ = trie.expand(np.arange(trie.arrays.num_nodes))
+            self.edges = self._tensor(np.append(parents * self.stride + tokens, _NO_KEY))
+
+    def _pack(self, rows: RowTries, bits: list[int], tokens: np.ndarray) -> None:
         """Make one key for each node: its depth, then the labels of its tokens from the first position on."""
         arrays, length = rows.whole.arrays, self.length
         shifts = np.cumsum([0, *bits[:0:-1]])[::-1]  # of each position; the last has none
         tag = sum(bits)
         keys = np.zeros(arrays.num_nodes + 1, dtype=np.int64)
+        parents = np.repeat(np.arange(len(arrays.child_start) - 1), np.diff(arrays.child_start))  # of node 1, 2, ...
         for depth in range(1, length + 1):
             level = slice(arrays.level_starts[depth], arrays.level_starts[depth + 1])
             labels = tokens[level] - arrays.bases[depth - 1]
-            keys[level] = keys[parents[level]] + (labels << shifts[depth - 1]) + (1 << tag)
+            keys[level] = keys[parents[level.start - 1 : level.stop - 1]] + (labels << shifts[depth - 1]) + (1 << tag)
         keys[-1] = _NO_KEY
-        self.keys = self._tensor(keys)
+        self.prefixes = self._tensor(keys)
         self.low, high = rows.span
         self.top = high - self.low + 1
         values = np.zeros((2 * length + 1, self.top + 1), dtype=np.int64)
@@ -106,7 +113,7 @@ class TorchTrie:
         Rows without one are at the root, rows behind a whole sequence and the end token at the extra node.
         """
         window = ids[:, max(0, ids.shape[1] - self.length - 1) :]
-        if self.values is None:
+        if self.prefixes is None:
             return self._longest_tails(window, eos, allowed)
         if window.shape[1] <= self.length:
             window = torch.nn.functional.pad(window, (self.length + 1 - window.shape[1], 0), value=-1)
@@ -125,7 +132,7 @@ class TorchTrie:
         nodes = torch.zeros(rows, dtype=torch.int64, device=self.device)
         if steps > self.length:
             return nodes + self.stopped
-        if self.values is not None and steps:
+        if self.prefixes is not None and steps:
             place, hit = self._find(steps + self.offsets[self.length - steps :], self._local(output), allowed)
             return torch.where(hit, place, self.stopped)
         for step in range(steps):
@@ -136,29 +143,21 @@ class TorchTrie:
         return (ids - (self.low - 1)).clamp(0, self.top)
 
     def _find(self, places: torch.Tensor, ids: torch.Tensor, allowed: Allowed) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.values is None:
+        if self.prefixes is None:
             raise RuntimeError("this trie's prefixes are not packed")
         key = self.values[places, ids].sum(1)
-        place = torch.searchsorted(self.keys, key)
-        hit = self.keys[place] == key
+        place = torch.searchsorted(self.prefixes, key)
+        hit = self.prefixes[place] == key
         return place, hit if allowed.bits is None else hit & allowed.test(place)
 
     def advance(self, nodes: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Take one step from int64 nodes of any shape; the extra node where there is no such child."""
-        if self.values is not None:  # keys are of whole prefixes: bisect the children instead
-            low, high = self.first_child[nodes], self.last_child[nodes] + 1
-            for _ in range(self.max_branch.bit_length()):
-                middle = torch.minimum((low + high) >> 1, self.last_child[nodes])
-                less = (low < high) & (self.tokens[middle] < tokens)
-                high = torch.where(less, high, torch.minimum(high, middle))
-                low = torch.where(less, middle + 1, low)
-            place = torch.minimum(low, self.last_child[nodes])
-            hit = (self.tokens[place] == tokens) & (place != self.stopped)
-            return torch.where(hit, place, self.stopped)
+        if self.edges is None:
+            raise RuntimeError("this trie has no edges yet")
         # Ids that no sequence has, far ones too, must not look like those of another parent.
         key = nodes * self.stride + tokens.clamp(-1, self.stride - 1)
-        place = torch.searchsorted(self.keys, key)
-        return torch.where(self.keys[place] == key, place + 1, self.stopped)
+        place = torch.searchsorted(self.edges, key)
+        return torch.where(self.edges[place] == key, place + 1, self.stopped)
 
     def _longest_tails(self, window: torch.Tensor, eos: int | None, allowed: Allowed) -> torch.Tensor:
         """Walk from every column at once; ``nodes[:, c]`` is where the tail that begins at column c has come to."""
