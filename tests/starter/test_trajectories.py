@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from toolscaler.starter import (
     load_starter_trajectories,
     run_starter_call,
 )
+from toolscaler.starter.tasks.build import starter_families
 
 DOCUMENTS = {document.id: document for document in load_starter_documents()}
 FILE_TOOLS = {tool for tool, document in DOCUMENTS.items() if document.category == "Files"}
@@ -108,6 +110,13 @@ def test_no_query_occurs_twice_or_among_the_labelled_queries(tasks: list[Starter
     assert not set(texts) & {query.text.casefold() for query in load_starter_queries()}
 
 
+def test_no_wording_is_in_both_splits() -> None:
+    families = starter_families()
+    assert all(family.train and family.test for family in families)
+    train = {wording for family in families for wording in family.train}
+    assert not train & {wording for family in families for wording in family.test}
+
+
 def test_no_calls_with_their_files_occur_in_both_splits(tasks: list[StarterTask]) -> None:
     def solved(split: str) -> set[str]:
         return {
@@ -146,8 +155,6 @@ def test_another_process_makes_the_same_tasks(tasks: list[StarterTask]) -> None:
     )
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    import hashlib
-
     own = json.dumps([trajectory.to_dict() for trajectory in load_starter_trajectories()])
     assert printed.stdout.strip() == hashlib.sha256(own.encode()).hexdigest()
 

@@ -18,7 +18,7 @@ import pytest
 
 from toolscaler.starter import StarterTask, load_starter_tasks
 from toolscaler.starter.tasks import build
-from toolscaler.starter.tasks.check import holds_value, value_text
+from toolscaler.starter.tasks.check import holds_value, same_arguments, value_text
 from toolscaler.starter.tasks.family import Family
 
 TASKS = load_starter_tasks()
@@ -165,6 +165,36 @@ def test_references_come_from_results_not_from_the_answer_text() -> None:
     for task in TASKS:
         results = [call.feedback if call.is_error else json.loads(call.feedback) for call in task.calls]
         assert FAMILIES[task.family].reference(results) == task.reference
+
+
+# --- comparing calls -------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_calls_solve_their_task_and_others_do_not() -> None:
+    for task in TASKS:
+        calls = [(call.tool, call.arguments) for call in task.calls]
+        assert task.solved_by(calls)
+        assert task.solved_by([*calls, *calls])
+        if task.expected_tools:
+            assert not task.solved_by(calls[:-1]) or task.calls[-1].is_error
+            assert not task.solved_by([("starter/fibonacci_number", {"position": 7777})])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ({"values": [1, 2], "count": 1}, {"values": [1.0, 2], "count": 1, "which": "largest"}, True),
+        ({"values": [1, 2], "count": 1}, {"count": 1, "values": [1, 2], "which": "smallest"}, False),
+        ({"values": [1, 2], "count": 1}, {"values": [2, 1], "count": 1}, False),
+        ({"values": [1, 2], "count": 1}, {"values": [1, 2], "count": True}, False),
+        ({"values": [1, 2], "count": 1}, {"values": [1, 2]}, False),
+        ({"values": [1, 2], "count": 1}, {"values": [1, 2], "count": 1, "more": 0}, False),
+        ({"values": [1], "count": 1}, {"values": "1", "count": 1}, False),
+    ],
+)
+def test_arguments_are_the_same_with_defaults_filled_in(first: Arguments, second: Arguments, same: bool) -> None:
+    assert same_arguments("starter/top_values", first, second) is same
+    assert same_arguments("starter/top_values", second, first) is same
 
 
 # --- checking answers ------------------------------------------------------------------------------------------------

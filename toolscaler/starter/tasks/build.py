@@ -8,7 +8,7 @@ import json
 import pkgutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,25 +18,12 @@ from typing import Any, Literal
 from toolscaler.errors import DataError
 from toolscaler.starter.registry import PROVIDER, call_starter_tool, starter_function
 from toolscaler.starter.sandbox import sandbox
-from toolscaler.starter.tasks.check import holds_value, value_text
+from toolscaler.starter.tasks.check import holds_value, same_arguments, value_text
 from toolscaler.starter.tasks.draw import Draw
-from toolscaler.starter.tasks.family import Family, Kind, Step, Values, shown
+from toolscaler.starter.tasks.family import Family, Kind, Values, shown
+from toolscaler.starter.tasks.thoughts import last_thought, step_thought
 
 _ATTEMPTS = 2000
-_FIRST = (
-    "The user wants {need}. I {do}.",
-    "I need {need}, so I {do}.",
-    "This asks for {need}. I {do}.",
-    "To get {need} I {do}.",
-)
-_OPENING = ("First I need {need}. I {do}.", "I start with {need} and {do}.", "To begin I need {need}, so I {do}.")
-_NEXT = (
-    "Now I need {need}. I {do}.",
-    "Next I need {need}, so I {do}.",
-    "With that I can get {need}. I {do}.",
-    "Then I {do} to get {need}.",
-)
-_LAST = ("I have the result.", "Now I can answer.", "The result is there, so I finish.", "That answers the question.")
 
 
 @dataclass(frozen=True)
@@ -116,6 +103,20 @@ class StarterTask:
         if self.outcome == "give_up":
             return holds_value(answer.casefold(), str(self.reference).casefold())
         return holds_value(answer, self.reference)
+
+    def solved_by(self, calls: Iterable[tuple[str, Mapping[str, Any]]]) -> bool:
+        """Say whether calls hold the expected ones, in their order; further calls in between do not matter.
+
+        Arguments are compared with the defaults of the tools filled in, numbers by value (3 is 3.0).
+
+        Args:
+            calls: Tool id and arguments of each call that an agent made.
+        """
+        left = list(zip(self.expected_tools, self.expected_arguments, strict=True))
+        for tool, arguments in calls:
+            if left and tool == left[0][0] and same_arguments(tool, arguments, left[0][1]):
+                left.pop(0)
+        return not left
 
     def check_files(self, folder: str | Path) -> bool:
         """Say whether a sandbox holds exactly the files that it should hold after the task.
@@ -258,6 +259,7 @@ def _split_of(values: Values) -> str:
 def _run_plan(
     family: Family, split: str, query: str, values: Values, draw: Draw, folder: Path, number: int
 ) -> StarterTask:
+    texts = _texts(family, values)
     files = dict(family.files(values)) if family.files else {}
     results: list[Any] = []
     calls: list[StarterCall] = []
@@ -272,13 +274,12 @@ def _run_plan(
             if is_error != step.fails:
                 raise DataError(f"task family {family.name!r}: {step.tool}({arguments}) gave {feedback!r}")
             results.append(feedback if is_error else json.loads(feedback))
-            thought = _thought(family.steps, position, values, draw)
+            thought = step_thought(family.steps, position, texts, draw)
             calls.append(StarterCall(f"{PROVIDER}/{step.tool}", arguments, thought, feedback, is_error))
         if uses_files:
             final_files = _read_files(folder)
     reference = family.reference(results)
     template = family.answer if isinstance(family.answer, str) else family.answer[0 if reference else 1]
-    texts = _texts(family, values)
     return StarterTask(
         id=f"{family.name}/{split}/{number}",
         split=split,
@@ -289,7 +290,7 @@ def _run_plan(
         reference=reference,
         answer=template.format_map({**texts, "ref": value_text(reference)}),
         outcome="give_up" if family.gives_up else "answer",
-        last_thought=family.last_thought.format_map(texts) or draw.pick(_LAST),
+        last_thought=last_thought(family, texts, draw),
         files=files,
         final_files=final_files,
         breaks_schema=family.breaks_schema,
@@ -300,14 +301,6 @@ def _ordered(tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Put arguments into the order of the tool's parameters, in which its schema names them."""
     places = list(inspect.signature(starter_function(tool)).parameters)
     return {name: arguments[name] for name in sorted(arguments, key=places.index)}
-
-
-def _thought(steps: Sequence[Step], position: int, values: Values, draw: Draw) -> str:
-    step = steps[position]
-    if step.thought:
-        return step.thought.format_map({name: shown(value) for name, value in values.items()})
-    patterns = _NEXT if position else _OPENING if len(steps) > 1 else _FIRST
-    return draw.pick(patterns).format(need=step.need, do=step.do)
 
 
 def _is_file_tool(tool: str) -> bool:

@@ -1,11 +1,15 @@
-"""Reference values of tasks: how they are written in an answer, and whether an answer holds them."""
+"""Reference values and calls: how a value is written in an answer, whether an answer holds it, whether calls agree."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
+
+from toolscaler.starter.registry import starter_function
 
 _NUMBER = re.compile(r"(?<![\w.:-])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\d:-]|\.\d)")
 _BETWEEN_LISTS = re.compile(r"\]\s*,\s*\[")
@@ -93,3 +97,37 @@ def _contains(text: str, wanted: str, *, row: bool = False) -> bool:
     if row:
         before, after = before + r"(?<!\w[,;] )", after + r"(?![,;] \w)"
     return re.search(before + re.escape(wanted) + after, text) is not None
+
+
+def same_arguments(tool: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Say whether two sets of arguments make the same call: defaults filled in, numbers compared by value.
+
+    Args:
+        tool: Tool id or function name.
+        first: Arguments by name.
+        second: Arguments by name.
+
+    Returns:
+        ``False`` also if a set does not fit the tool's parameters.
+
+    Raises:
+        UnknownToolError: No such tool.
+    """
+    signature = inspect.signature(starter_function(tool))
+    filled = []
+    for arguments in (first, second):
+        try:
+            bound = signature.bind(**arguments)
+        except TypeError:
+            return False
+        bound.apply_defaults()
+        filled.append(bound.arguments)
+    return _same(filled[0], filled[1])
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(_same, first, second))
+    return isinstance(first, bool) == isinstance(second, bool) and bool(first == second)

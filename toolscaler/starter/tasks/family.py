@@ -22,7 +22,8 @@ class Step:
         arguments: Makes the call's arguments from the task's values and the results of the earlier calls.
         need: What the call is for, after "I need": ``the date``.
         do: What is done, after "I": ``add the days``.
-        thought: A whole thought instead of one made from ``need`` and ``do``; ``{name}`` stands for a value.
+        thought: A whole thought instead of one made from ``need`` and ``do``; ``{name}`` stands for a value. After a
+            failed call it may get a few words about that in front.
         fails: Whether the tool refuses the call; its message is then the result.
     """
 
@@ -53,7 +54,8 @@ class Family:
         echo: Whether the reference may stand in the query already, as the largest number of a list does.
         longest: Most characters of the reference as JSON, or 0; values that give a longer one are drawn again.
         repeat: Tasks of each training wording.
-        last_thought: Thought before the answer; by default a general one.
+        last_thought: Thought before the answer; by default a general one. Before giving up: the reason, without a full
+            stop.
         breaks_schema: Whether a failing call has arguments that the tool's schema forbids.
     """
 

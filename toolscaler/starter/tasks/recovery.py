@@ -83,7 +83,7 @@ _FILES = (
         "read_moved_file",
         _moved_file,
         (
-            Step("read_text_file", values_of("path"), thought="The user wants the text of a file. I read it.",
+            Step("read_text_file", values_of("path"), need="the text of a file", do="read it",
                 fails=True),
             *_FILE_STEPS,
             Step("read_text_file", lambda v, r: {"path": r[1][0]},
@@ -97,7 +97,7 @@ _FILES = (
         "delete_moved_file",
         _moved_file,
         (
-            Step("delete_file", values_of("path"), thought="The user wants a file removed. I delete it.", fails=True),
+            Step("delete_file", values_of("path"), need="a file removed", do="delete it", fails=True),
             *_FILE_STEPS,
             Step("delete_file", lambda v, r: {"path": r[1][0]},
                 thought="It lies in another folder. I delete it there."),
@@ -112,7 +112,7 @@ _FILES = (
         _taken,
         (
             Step("write_text_file", values_of("path", "content"),
-                thought="The user wants a text saved. I write the file.", fails=True),
+                need="a text saved", do="write the file", fails=True),
             Step("write_text_file", values_of("path", "content", overwrite=True),
                 thought="The file exists and may be replaced. I write it with overwrite."),
         ),
@@ -125,7 +125,7 @@ _FILES = (
         "copy_taken_name",
         _taken_target,
         (
-            Step("copy_file", values_of("source", "destination"), thought="The user wants a copy. I copy the file.",
+            Step("copy_file", values_of("source", "destination"), need="a copy", do="copy the file",
                 fails=True),
             Step("copy_file", values_of("source", "destination", overwrite=True),
                 thought="The target exists and may be replaced. I copy with overwrite."),
@@ -142,7 +142,7 @@ _FILES = (
             "new": d.pick(("marble", "feather", "saddle", "anchor")), "_name": d.name()},
         (
             Step("replace_in_file", values_of("path", "old", "new"),
-                thought="The user wants a word replaced. I edit the file.", fails=True),
+                need="a word replaced", do="edit the file", fails=True),
             Step("read_text_file", values_of("path"),
                 thought="The word is not in the file like that. I read the file to see how it is written."),
             Step("replace_in_file", lambda v, r: {"path": v["path"], "old": v["_word"], "new": v["new"]},
@@ -162,7 +162,7 @@ _TABLES = (
         lambda d: {"records": item_prices(d), "by": [d.pick(("prize", "cost", "prices"))]},
         (
             Step("sort_records", values_of("records", "by", descending=True),
-                thought="The user wants the rows in order. I sort them.", fails=True),
+                need="the rows in order", do="sort them", fails=True),
             Step("sort_records", lambda v, r: {"records": v["records"], "by": ["price"], "descending": True},
                 thought="There is no such column. The message names price, so I sort by that."),
         ),
@@ -177,7 +177,7 @@ _TABLES = (
             "value": min(row["price"] for row in rows)},
         (
             Step("filter_records", values_of("records", "column", "value", operator=">"),
-                thought="The user wants some of the rows. I filter them.", fails=True),
+                need="some of the rows", do="filter them", fails=True),
             Step("filter_records", lambda v,
                 r: {"records": v["records"], "column": "price", "operator": ">", "value": v["value"]},
                 thought="There is no such column. The message names price, so I filter by that."),
@@ -193,7 +193,7 @@ _TABLES = (
             "operation": d.pick(("sum", "max"))},
         (
             Step("aggregate_records", values_of("records", "group_by", "operation", column="sales"),
-                thought="The user wants a value for each group. I group the rows.", fails=True),
+                need="a value for each group", do="group the rows", fails=True),
             Step("aggregate_records", lambda v,
                 r: {"records": v["records"], "group_by": ["city"], "column": "sales", "operation": v["operation"]},
                 thought="The column is called city in this table. I group by that."),
@@ -208,7 +208,7 @@ _TABLES = (
         _wrong_key,
         (
             Step("json_path_lookup", values_of("json_text", "path"),
-                thought="The user wants a value of the JSON. I look up the path.", fails=True),
+                need="a value of the JSON", do="look up the path", fails=True),
             Step("json_path_lookup", lambda v, r: {"json_text": v["json_text"], "path": v["_right"]},
                 thought="The key has another name. I use the key that the message shows."),
         ),
@@ -220,7 +220,7 @@ _TABLES = (
         "csv_other_delimiter",
         _semicolons,
         (
-            Step("parse_csv", values_of("text"), thought="The user has a CSV text. I read it.", fails=True),
+            Step("parse_csv", values_of("text"), need="the rows of a CSV text", do="read it", fails=True),
             Step("parse_csv", values_of("text", delimiter=";"),
                 thought="The cells are separated by semicolons. I read it with that delimiter."),
         ),

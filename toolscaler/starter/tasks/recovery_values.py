@@ -8,6 +8,7 @@ from toolscaler.starter.tasks.chains_two import values_of
 from toolscaler.starter.tasks.draw import NODES, WEEKDAYS, Draw
 from toolscaler.starter.tasks.family import Step, Values
 from toolscaler.starter.tasks.recovery import recovery
+from toolscaler.starter.tasks.units import UNITS_SHOWN
 
 
 def _unpadded(d: Draw) -> Values:
@@ -57,7 +58,7 @@ _VALUES = (
         "date_without_zeros",
         _unpadded,
         (
-            Step("add_days", values_of("date", "days"), thought="The user wants a later date. I add the days.",
+            Step("add_days", values_of("date", "days"), need="a later date", do="add the days",
                 fails=True),
             Step("add_days", lambda v, r: {"date": v["_right"], "days": v["days"]},
                 thought="The date needs two digits for month and day. I write it like that."),
@@ -70,7 +71,7 @@ _VALUES = (
         "date_with_slashes",
         _slashes,
         (
-            Step("day_of_week", values_of("date"), thought="The user wants a weekday. I look it up.", fails=True),
+            Step("day_of_week", values_of("date"), need="a weekday", do="look it up", fails=True),
             Step("day_of_week", lambda v, r: {"date": v["_right"]},
                 thought="The date must have hyphens. I write it like that."),
         ),
@@ -83,7 +84,7 @@ _VALUES = (
         _fifth,
         (
             Step("nth_weekday_of_month", values_of("year", "month", "weekday", occurrence=5),
-                thought="The user wants the fifth weekday of a month. I look for it.", fails=True),
+                need="the fifth weekday of a month", do="look for it", fails=True),
             Step("nth_weekday_of_month", values_of("year", "month", "weekday", occurrence=-1),
                 thought="There is no fifth one. I take the last one."),
         ),
@@ -96,7 +97,7 @@ _VALUES = (
         "merge_descending",
         _descending,
         (
-            Step("merge_sorted_lists", values_of("lists"), thought="The user wants one sorted list. I merge the lists.",
+            Step("merge_sorted_lists", values_of("lists"), need="one sorted list", do="merge the lists",
                 fails=True),
             Step("merge_sorted_lists", values_of("lists", descending=True),
                 thought="The lists run from high to low. I merge them in that direction."),
@@ -111,7 +112,7 @@ _VALUES = (
         _url_safe,
         (
             Step("base64_text", values_of("text", direction="decode"),
-                thought="The user wants a Base64 text decoded. I decode it.", fails=True),
+                need="a Base64 text decoded", do="decode it", fails=True),
             Step("base64_text", values_of("text", direction="decode", url_safe=True),
                 thought="The underscore belongs to the form for URLs. I decode it as that."),
         ),
@@ -124,7 +125,7 @@ _VALUES = (
         _lower_nodes,
         (
             Step("shortest_path", values_of("edges", "start", "goal"),
-                thought="The user wants the shortest way. I search the network.", fails=True),
+                need="the shortest way", do="search the network", fails=True),
             Step("shortest_path", lambda v, r: {"edges": v["edges"], "start": v["_a"], "goal": v["_c"]},
                 thought="The nodes have capital letters. I use those."),
         ),
@@ -137,7 +138,7 @@ _VALUES = (
         "order_with_circle",
         _circle,
         (
-            Step("topological_order", values_of("edges"), thought="The user wants an order of tasks. I sort them.",
+            Step("topological_order", values_of("edges"), need="an order of tasks", do="sort them",
                 fails=True),
             Step("find_cycle", values_of("edges"),
                 thought="The tasks go round in a circle. I find the circle to show it."),
@@ -152,7 +153,7 @@ _VALUES = (
         _alternating,
         (
             Step("internal_rate_of_return", values_of("cash_flows"),
-                thought="The user wants the rate of return. I compute it.", fails=True),
+                need="the rate of return", do="compute it", fails=True),
             Step("net_present_value", lambda v, r: {"discount_rate": v["rate"], "cash_flows": v["cash_flows"]},
                 thought="The rate is not unique. I compute the present value, as asked."),
         ),
@@ -174,13 +175,13 @@ _UNITS = (
         _pounds,
         (
             Step("convert_weight", values_of("value", "from_unit", "to_unit"),
-                thought="The user wants another weight unit. I convert the weight.", fails=True),
+                need="another weight unit", do="convert the weight", fails=True),
             Step("convert_weight", values_of("value", "to_unit", from_unit="pound"),
                 thought="The unit is not known by that name. I take pound from the list."),
         ),
         ("How much are {value} {from_unit} in {to_unit}?", "Convert {value} {from_unit} to {to_unit}."),
         "The bag weighs {value} {from_unit}. What is that in {to_unit}?",
-        "It is {ref} {to_unit}.", longest=9, breaks_schema=True, repeat=1,
+        "It is {ref} {to_unit}.", longest=9, breaks_schema=True, show=UNITS_SHOWN, repeat=1,
     ),
     recovery(
         "unknown_length_unit",
@@ -188,13 +189,13 @@ _UNITS = (
             "to_unit": d.pick(("cm", "km", "mm"))},
         (
             Step("convert_length", values_of("value", "from_unit", "to_unit"),
-                thought="The user wants another length unit. I convert the length.", fails=True),
+                need="another length unit", do="convert the length", fails=True),
             Step("convert_length", values_of("value", "to_unit", from_unit="m"),
                 thought="The unit is not known by that name. I take m from the list."),
         ),
         ("What is {value} {from_unit} in {to_unit}?", "Give me {value} {from_unit} as {to_unit}."),
         "The wall is {value} {from_unit} long. How much is that in {to_unit}?",
-        "It is {ref} {to_unit}.", breaks_schema=True, repeat=1,
+        "It is {ref} {to_unit}.", breaks_schema=True, show=UNITS_SHOWN, repeat=1,
     ),
 )  # fmt: skip
 
