@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import threading
 import time
 
@@ -254,3 +256,4 @@ def test_a_failure_has_a_known_name_and_read_only_facts() -> None:
     result = ToolResult.failure("timeout", "late", attempts=2)
     with pytest.raises(TypeError):
         result.metadata["attempts"] = 3
+    assert pickle.loads(pickle.dumps(result)) == copy.deepcopy(result) == result

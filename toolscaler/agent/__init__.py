@@ -8,6 +8,12 @@ from toolscaler._lazy import lazy_attribute, lazy_names
 
 # Public name -> module; imported on first use (PEP 562). Sorted by name.
 _PUBLIC: dict[str, str] = {
+    "ArgumentError": "toolscaler.agent.argument_text",
+    "ArgumentGrammar": "toolscaler.agent.arguments",
+    "ArgumentGrammars": "toolscaler.agent.arguments",
+    "ArgumentLimits": "toolscaler.agent.argument_schema",
+    "ArgumentLogitsProcessor": "toolscaler.agent.argument_processor",
+    "ArgumentMatcher": "toolscaler.agent.arguments",
     "AuditLog": "toolscaler.agent.audit",
     "AuditRecord": "toolscaler.agent.audit",
     "CallLedger": "toolscaler.agent.call_limits",
@@ -16,6 +22,7 @@ _PUBLIC: dict[str, str] = {
     "CompositeExecutor": "toolscaler.agent.executors.composite",
     "Credentials": "toolscaler.agent.executors.http_client",
     "ExecutorLimits": "toolscaler.agent.executors.limits",
+    "MCPExecutor": "toolscaler.agent.executors.mcp",
     "OpenAPIExecutor": "toolscaler.agent.executors.openapi",
     "PendingCall": "toolscaler.agent.policy",
     "PolicySession": "toolscaler.agent.policy",
@@ -27,16 +34,22 @@ _PUBLIC: dict[str, str] = {
     "ToolPolicy": "toolscaler.agent.policy",
     "ToolResult": "toolscaler.agent.executors.base",
     "ToolSelection": "toolscaler.agent.selection",
+    "parse_arguments": "toolscaler.agent.argument_text",
     "read_audit": "toolscaler.agent.audit",
 }
 
 if TYPE_CHECKING:
+    from toolscaler.agent.argument_processor import ArgumentLogitsProcessor
+    from toolscaler.agent.argument_schema import ArgumentLimits
+    from toolscaler.agent.argument_text import ArgumentError, parse_arguments
+    from toolscaler.agent.arguments import ArgumentGrammar, ArgumentGrammars, ArgumentMatcher
     from toolscaler.agent.audit import AuditLog, AuditRecord, read_audit
     from toolscaler.agent.call_limits import CallLedger, CallLimits
     from toolscaler.agent.executors.base import ToolExecutor, ToolResult
     from toolscaler.agent.executors.composite import CompositeExecutor
     from toolscaler.agent.executors.http_client import Credentials
     from toolscaler.agent.executors.limits import ExecutorLimits, RetryPolicy
+    from toolscaler.agent.executors.mcp import MCPExecutor
     from toolscaler.agent.executors.openapi import OpenAPIExecutor
     from toolscaler.agent.executors.python import PythonExecutor
     from toolscaler.agent.executors.stabletoolbench import StableToolBenchExecutor
@@ -44,6 +57,12 @@ if TYPE_CHECKING:
     from toolscaler.agent.selection import ToolSelection
 
 __all__ = [
+    "ArgumentError",
+    "ArgumentGrammar",
+    "ArgumentGrammars",
+    "ArgumentLimits",
+    "ArgumentLogitsProcessor",
+    "ArgumentMatcher",
     "AuditLog",
     "AuditRecord",
     "CallLedger",
@@ -52,6 +71,7 @@ __all__ = [
     "CompositeExecutor",
     "Credentials",
     "ExecutorLimits",
+    "MCPExecutor",
     "OpenAPIExecutor",
     "PendingCall",
     "PolicySession",
@@ -63,6 +83,7 @@ __all__ = [
     "ToolPolicy",
     "ToolResult",
     "ToolSelection",
+    "parse_arguments",
     "read_audit",
 ]
 

@@ -11,6 +11,7 @@ _PUBLIC: dict[str, str] = {
     "CompositeExecutor": "toolscaler.agent.executors.composite",
     "Credentials": "toolscaler.agent.executors.http_client",
     "ExecutorLimits": "toolscaler.agent.executors.limits",
+    "MCPExecutor": "toolscaler.agent.executors.mcp",
     "OpenAPIExecutor": "toolscaler.agent.executors.openapi",
     "PythonExecutor": "toolscaler.agent.executors.python",
     "RetryPolicy": "toolscaler.agent.executors.limits",
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from toolscaler.agent.executors.composite import CompositeExecutor
     from toolscaler.agent.executors.http_client import Credentials
     from toolscaler.agent.executors.limits import ExecutorLimits, RetryPolicy
+    from toolscaler.agent.executors.mcp import MCPExecutor
     from toolscaler.agent.executors.openapi import OpenAPIExecutor
     from toolscaler.agent.executors.python import PythonExecutor
     from toolscaler.agent.executors.stabletoolbench import StableToolBenchExecutor
@@ -32,6 +34,7 @@ __all__ = [
     "CompositeExecutor",
     "Credentials",
     "ExecutorLimits",
+    "MCPExecutor",
     "OpenAPIExecutor",
     "PythonExecutor",
     "RetryPolicy",

@@ -18,7 +18,7 @@ from toolscaler.agent.executors.checking import CheckFailed
 _T = TypeVar("_T")
 
 #: Seconds that cancelled tasks get to clean up before their caller goes on.
-_GRACE = 10.0
+_GRACE = 20.0
 
 
 class BackgroundLoop:

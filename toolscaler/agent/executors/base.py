@@ -51,6 +51,10 @@ class ToolResult:
     def __post_init__(self) -> None:
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from plain data: read-only mappings do not pickle by themselves."""
+        return (ToolResult, (self.content, self.is_error, self.error_type, self.seconds, dict(self.metadata)))
+
     @classmethod
     def failure(cls, error_type: str, message: str, **metadata: Any) -> ToolResult:
         """Make the result of a failed call.

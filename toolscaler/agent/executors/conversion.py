@@ -8,6 +8,7 @@ import decimal
 import enum
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -16,8 +17,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from toolscaler.agent.executors.checking import CheckFailed
 
+
+def _moment(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))  # Python 3.10 knows no Z
+
+
 _FROM_TEXT: dict[Any, Callable[[str], Any]] = {
-    datetime.datetime: datetime.datetime.fromisoformat,
+    datetime.datetime: _moment,
     datetime.date: datetime.date.fromisoformat,
     Path: Path,
 }
