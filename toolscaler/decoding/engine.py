@@ -59,7 +59,7 @@ class SearchEngine:
             prompts: All prompts of a call.
             lasting: It may be remembered from call to call.
         """
-        length = self._prefixes.worth(prompts)
+        length = self._prefixes.worth(prompts) if prompts else 0
         if not length:
             return None
         capability = capability_of(self.model, max(map(len, prompts)))

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from toolscaler.decoding.model_io import accepted_arguments
 
-#: Numbers of the output head that exist at once, as float32: 128 MiB.
+#: Logits that exist at once: 128 MiB in float32.
 HEAD_ELEMENTS = 2**25
 
 #: Positions at most that one forward adds to a prompt; wider trees take several.
@@ -207,30 +207,22 @@ class ModelAdapter:
     # Scores
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Give float32 logits (n, vocabulary) of states (n, size)."""
-        return self._capped(self.head(states)) if self.capability.hidden else states.float()
+        """Give logits (n, vocabulary) of states (n, size), in the head's dtype."""
+        return self._capped(self.head(states)) if self.capability.hidden else states
 
     def part_of_logits(self, states: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         """Give float32 logits (n, stop - start) of a range of token ids."""
         if not self.capability.sliced:
-            return self.logits(states)[:, start:stop]
+            return self.logits(states)[:, start:stop].float()
         bias = getattr(self.head, "bias", None)
         weight = self.head.weight
         part = functional.linear(
             states.to(weight.device), weight[start:stop], None if bias is None else bias[start:stop]
         )
-        return self._capped(part)
+        return self._capped(part).float()
 
     def _capped(self, logits: torch.Tensor) -> torch.Tensor:
-        if self._softcap is not None:
-            logits = torch.tanh(logits / self._softcap) * self._softcap
-        return logits.float()
-
-    def normalisers(self, states: torch.Tensor) -> torch.Tensor:
-        """Give the logarithm of the sum of exponentials over the whole vocabulary, float32 (n,)."""
-        chunk = self._chunk()
-        parts = [self.logits(states[start : start + chunk]).logsumexp(-1) for start in range(0, len(states), chunk)]
-        return torch.cat(parts) if parts else states.new_empty(0, dtype=torch.float32)
+        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
     def full_log_probs(
         self, states: torch.Tensor, rows: np.ndarray, tokens: np.ndarray
@@ -245,17 +237,14 @@ class ModelAdapter:
         Returns:
             float32 (E,), and the normalisers (n,): not finite where a row's logits are not.
         """
-        chunk = self._chunk()
+        chunk = max(1, HEAD_ELEMENTS // (1 if self.head is None else self.head.weight.shape[0]))
         values, totals = [], []
         for start in range(0, len(states), chunk):
             logits = self.logits(states[start : start + chunk])
-            totals.append(logits.logsumexp(-1))
+            totals.append(_normalisers(logits))
             first, stop = np.searchsorted(rows, [start, start + chunk])
             at = self._index(rows[first:stop] - start, logits), self._index(tokens[first:stop], logits)
-            values.append(logits[at] - totals[-1][at[0]])
-        if not totals:
-            nothing = states.new_empty(0, dtype=torch.float32)
-            return nothing, nothing
+            values.append(logits[at].float() - totals[-1][at[0]])
         return torch.cat(values), torch.cat(totals)
 
     def group_log_probs(
@@ -267,13 +256,16 @@ class ModelAdapter:
         at = self._index(rows, logits), self._index(tokens - group[0], logits)
         return logits[at] - totals[at[0]], totals
 
-    def _chunk(self) -> int:
-        rows = self.head.weight.shape[0] if self.head is not None else 2**17
-        return max(1, HEAD_ELEMENTS // max(1, rows))
-
     @staticmethod
     def _index(values: np.ndarray, like: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(like.device)
+
+
+def _normalisers(logits: torch.Tensor) -> torch.Tensor:
+    """Give the logarithm of the sum of exponentials of each row, float32 (n,)."""
+    if logits.device.type == "cpu" and len(logits):  # row by row it stays in the processor's cache
+        return torch.stack([row.float().logsumexp(-1) for row in logits])
+    return logits.float().logsumexp(-1)
 
 
 def unwrapped(model: Any) -> Any:

@@ -52,8 +52,9 @@ class PrefixCache:
             return 0
         if (len(common) - known) * (len(prompts) - 1) >= MIN_SAVED:
             return len(common)
-        again = max(known, len(common_prefix([common, last])))
-        return again if again >= MIN_PREFIX else 0
+        again = len(common_prefix([common, last]))
+        # A few tokens more than what is known, such as two queries' equal first word, are not worth a forward.
+        return again if again >= known + MIN_PREFIX else known
 
     def get(self, adapter: ModelAdapter, prompts: list[list[int]], length: int, *, lasting: bool) -> Prefix:
         """Give keys and values of the first ``length`` tokens, which all prompts share.

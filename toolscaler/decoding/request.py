@@ -56,8 +56,7 @@ class RetrievalRequest:
 
     def begin(self, lasting: bool) -> None:
         """Read what all prompts begin with."""
-        if self.prompts:
-            self.prefix = self.engine.prefix_for(self.prompts, lasting=lasting)
+        self.prefix = self.engine.prefix_for(self.prompts, lasting=lasting)
 
     def search(
         self,

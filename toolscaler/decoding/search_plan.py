@@ -25,8 +25,9 @@ class CostModel:
     jump: int
 
 
-#: Measured on a 0.5B model in bfloat16 on one thread: a forward of one token takes as long as 100 more tokens.
-CPU_COST = CostModel(forward=96, jump=1024)
+#: Measured on a 0.5B model in bfloat16 on one thread: a forward of one token takes as long as 25 more tokens, or 100
+#: where the processor multiplies matrices in bfloat16.
+CPU_COST = CostModel(forward=32, jump=1024)
 #: Not measured. A small batch is bound by launches and by the reading of weights, which hundreds of tokens share.
 CUDA_COST = CostModel(forward=512, jump=8192)
 

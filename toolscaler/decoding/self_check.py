@@ -21,8 +21,9 @@ _WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chun
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 _ROUGH_TOLERANCE = 3e-2
 
-_SIBLINGS = 4
+_SIBLINGS = 3
 _PROMPT = 9
+_COLUMNS = 4096  # logits that are compared, of those of a large vocabulary
 
 _known: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], Capability]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
@@ -45,24 +46,29 @@ def capability_of(model: Any, columns: int) -> Capability:
     key = (length, getattr(config, "_attn_implementation", None), model.dtype, str(model.device), id(head))
     with _lock:
         known = _known.setdefault(model, {})
-        if key not in known:
-            known[key] = _checked(model, length)
-            if not known[key].tree:
-                logger.warning(
-                    "%s cannot share a prompt among beams (%s): using model.generate, which is slower",
-                    type(unwrapped(model)).__name__,
-                    known[key].reason,
-                )
-        return known[key]
+        if key in known:
+            return known[key]
+        capability, sound = _checked(model, length)
+        if sound:  # else look again: the weights may be mended
+            known[key] = capability
+    if not capability.tree:
+        logger.warning(
+            "%s cannot share a prompt among beams (%s): using model.generate, which is slower",
+            type(unwrapped(model)).__name__,
+            capability.reason,
+        )
+    return capability
 
 
-def _checked(model: Any, length: int) -> Capability:
+def _checked(model: Any, length: int) -> tuple[Capability, bool]:
+    """Give what the model allows, and whether its numbers say anything."""
     reason = ""
     try:
         sample = _Sample(model, length)
         hidden, sliced = _head_parts(model, sample)
     except Exception as error:  # whatever a model of unknown make raises, generate may still do
-        return Capability(False, reason=_first_line(error))
+        return Capability(False, reason=_first_line(error)), True
+    sound = bool(sample.plain.isfinite().any())
     for by_type in (False, True):
         capability = Capability(True, by_type, hidden, sliced)
         try:
@@ -71,9 +77,9 @@ def _checked(model: Any, length: int) -> Capability:
             reason = reason or _first_line(error)
             continue
         if wrong is None:
-            return capability
+            return capability, sound
         reason = wrong
-    return Capability(False, reason=reason)
+    return Capability(False, reason=reason), sound
 
 
 def _first_line(error: Exception) -> str:
@@ -100,10 +106,10 @@ def _head_parts(model: Any, sample: _Sample) -> tuple[bool, bool]:
     ids = torch.tensor([sample.prompts[0]], device=model.device)
     try:
         states = adapter.inner.base_model(input_ids=ids, use_cache=False, return_dict=True).last_hidden_state[0]
+        states = states[-2:]
         whole = adapter.logits(states)
-        if whole.shape != sample.plain.shape[:1] + whole.shape[1:] and whole.shape[1] != sample.plain.shape[-1]:
-            return False, False
-        if not _near(whole[-1].to(sample.plain), sample.plain_of(0, -1)):
+        expected = sample.plain[0, 0]
+        if not _near(whole[-1, :: sample.step].to(expected), expected):
             return False, False
     except Exception:
         return False, False
@@ -139,11 +145,9 @@ class _Sample:
         with torch.no_grad():
             logits = model(input_ids=ids, use_cache=False, return_dict=True).logits
         at = torch.tensor([[len(p) - 1 + d for d in range(4)] for p in self.prompts for _ in range(_SIBLINGS)])
-        self.plain = logits[torch.arange(len(paths))[:, None], at.to(logits.device)]  # (2 x siblings, 4, vocabulary)
-
-    def plain_of(self, row: int, depth: int) -> torch.Tensor:
-        """Give the plain logits (vocabulary,) behind a prompt; -1: behind the prompt alone."""
-        return self.plain[row * _SIBLINGS, depth + 1]
+        self.step = max(1, logits.shape[-1] // _COLUMNS)
+        # (2 x siblings, 4, some of the vocabulary)
+        self.plain = logits[torch.arange(len(paths), device=logits.device)[:, None], at.to(logits.device), :: self.step]
 
     @torch.no_grad()
     def difference(self, adapter: ModelAdapter) -> str | None:
@@ -183,4 +187,4 @@ class _Sample:
             )
         )
         found = torch.cat([last[:, None].expand(-1, _SIBLINGS, -1), *states], 1)
-        return adapter.logits(found.flatten(0, 1)).reshape(2, 4, _SIBLINGS, -1)
+        return adapter.logits(found.flatten(0, 1))[:, :: self.step].reshape(2, 4, _SIBLINGS, -1)
