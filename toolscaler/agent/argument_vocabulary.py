@@ -1,0 +1,150 @@
+"""A tokenizer in, what the grammar engine needs of it out: its own form, the tokens that stand in no value, ranks."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import threading
+import weakref
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from toolscaler._optional import require
+from toolscaler.errors import DecodingError
+
+#: The rank of a token that is never preferred.
+NEVER = 2**60
+
+_QUOTE = re.compile(rb'\\.|(")', re.DOTALL)
+_SEPARATORS = b"@.-:/_, "  # the separators of formats and patterns, the most telling first
+
+
+def engine() -> Any:
+    """Give the grammar engine, llguidance.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    return require("llguidance", extra="agent", purpose="constraining arguments to a schema")
+
+
+class ArgumentVocabulary:
+    """What the engine knows of a tokenizer. Get one with :meth:`of`, which keeps it for the tokenizer's life.
+
+    Args:
+        tokenizer: A fast tokenizer.
+
+    Attributes:
+        engine_tokenizer: The engine's own form.
+        size: Number of token ids.
+        forbidden: bool (size,), true for tokens that stand in no value: special tokens, added tokens (code tokens
+            are such), and ids that no token has.
+        end_token_ids: The tokenizer's end token, if it has one.
+
+    Raises:
+        DecodingError: It is no fast tokenizer, or of a kind that the engine does not read.
+    """
+
+    _known: ClassVar[weakref.WeakKeyDictionary[Any, tuple[Any, ArgumentVocabulary]]] = weakref.WeakKeyDictionary()
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, tokenizer: Any) -> None:
+        llguidance = engine()
+        try:
+            ids = set(tokenizer.get_vocab().values())
+            self.size = max([*ids, len(tokenizer) - 1]) + 1
+            text = _without_added_texts(tokenizer.backend_tokenizer.to_str())
+            self.engine_tokenizer = llguidance.LLTokenizer(text, n_vocab=self.size, eos_token=tokenizer.eos_token_id)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DecodingError(
+                f"tokenizer: expected a fast byte-level tokenizer, got {type(tokenizer).__name__}: {error}"
+            ) from error
+        self.forbidden = np.ones(self.size, dtype=bool)
+        self.forbidden[sorted(ids)] = False
+        self.forbidden[[*tokenizer.added_tokens_decoder, *tokenizer.all_special_ids]] = True
+        first = getattr(tokenizer, "first_code_id", None)
+        if first is not None:
+            self.forbidden[first : first + tokenizer.num_code_tokens] = True
+        end = tokenizer.eos_token_id
+        self.end_token_ids = () if end is None else (int(end),)
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> ArgumentVocabulary:
+        """Give the vocabulary of a tokenizer, made anew where tokens were added since."""
+        with cls._lock:
+            try:
+                state = (len(tokenizer), tokenizer.eos_token_id)
+                known = cls._known.get(tokenizer)
+            except (AttributeError, TypeError) as error:
+                raise DecodingError(f"tokenizer: expected a fast tokenizer, got {type(tokenizer).__name__}") from error
+            if known is None or known[0] != state:
+                known = cls._known[tokenizer] = (state, cls(tokenizer))
+            return known[1]
+
+    @cached_property
+    def closing_ranks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which token to prefer where arguments shall end soon; the smallest rank first.
+
+        Returns:
+            int64 (size,) outside of a text, int64 (size,) inside of one, and int64 (size,): each token's kind.
+        """
+        outside, inside = (np.full(self.size, NEVER, dtype=np.int64) for _ in range(2))
+        kinds = np.zeros(self.size, dtype=np.int64)
+        for token in np.flatnonzero(~self.forbidden).tolist():
+            text = self.engine_tokenizer.decode_bytes([token])
+            outside[token], inside[token] = _rank_outside(text), _rank_inside(text)
+            kinds[token] = (
+                256 if len(text) != 1 else ord("0") if text.isdigit() else ord("a") if text.isalpha() else text[0]
+            )
+        return outside, inside, kinds
+
+
+def _without_added_texts(tokenizer_json: str) -> str:
+    """Give every added token another text, one that nobody can know, and mark it as special.
+
+    Where a text is forced (a value of an ``enum`` that reads ``<a_1>``) the engine allows the text's usual tokens
+    only, and these must be letters, not the code token.
+    """
+    data = json.loads(tokenizer_json)
+    names = {}
+    for token in data.get("added_tokens") or ():
+        names[token["content"]] = token["content"] = f"<|{secrets.token_hex(16)}|>"
+        token["special"] = True
+    vocabulary = data["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        data["model"]["vocab"] = {names.get(text, text): number for text, number in vocabulary.items()}
+    elif isinstance(vocabulary, list):
+        data["model"]["vocab"] = [[names.get(text, text), score] for text, score in vocabulary]
+    for key in ("truncation", "padding", "post_processor"):
+        data[key] = None
+    return json.dumps(data)
+
+
+def _rank_outside(text: bytes) -> int:
+    """Rank a token outside of a text: close, go on to the next item, write a digit, open a text; small is first."""
+    if not text.strip(b"]}"):
+        return 10 - min(len(text), 9)
+    if text.startswith(b","):
+        return 100 + len(text)
+    return 500 if text == b'"' else _rank_other(text)
+
+
+def _rank_other(text: bytes) -> int:
+    return (200 if text.isdigit() else 1000) + len(text)
+
+
+def _rank_inside(text: bytes) -> int:
+    """Rank a token inside of a text: close it, or write one of what patterns ask for."""
+    if text == b'"':
+        return 1
+    if len(text) == 1 and text in _SEPARATORS:
+        return 300 + _SEPARATORS.index(text)
+    return 400 if len(text) == 1 and text.isalpha() else _rank_other(text)
+
+
+def in_text(written: bytes) -> bool:
+    """Say whether JSON that was written so far has an open text."""
+    return sum(map(bool, _QUOTE.findall(written))) % 2 == 1

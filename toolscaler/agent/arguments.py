@@ -1,0 +1,343 @@
+"""A tokenizer and a tool's JSON Schema in, token masks out: a model writes valid arguments and nothing else.
+
+The grammar engine is llguidance; this module gives it schemas that it takes (see
+:mod:`~toolscaler.agent.argument_schema`), keeps code tokens and special tokens out of every value, and keeps compiled
+grammars.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from toolscaler.agent.argument_schema import ArgumentLimits, SchemaBuilder, TooManyNodes
+from toolscaler.agent.argument_size import largest_growth
+from toolscaler.agent.argument_text import ArgumentError, parse_arguments, tool_document
+from toolscaler.agent.argument_vocabulary import NEVER, ArgumentVocabulary, engine, in_text
+from toolscaler.agent.executors.checking import ArgumentChecker
+from toolscaler.agent.executors.limits import ExecutorLimits
+from toolscaler.data.documents import ToolDocument
+from toolscaler.errors import ConfigError, DecodingError
+
+logger = logging.getLogger(__name__)
+
+#: How close a grammar is to the schema: all of it but what :attr:`ArgumentGrammar.weakened` names; names and types
+#: only; or any JSON object.
+LEVELS = ("schema", "types", "object")
+
+# No free white space, in which untrained models loop; the separators are json.dumps's own.
+_OPTIONS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_ANY_OBJECT = {"type": "object"}
+
+
+@lru_cache(maxsize=4096)
+def _pattern_fits(pattern: str) -> bool:
+    matchers = engine().LLMatcher
+    grammar = matchers.grammar_from_json_schema(json.dumps({"type": "string", "pattern": pattern}))
+    return not matchers.validate_grammar(grammar)
+
+
+class ArgumentGrammar:
+    """The grammar of one tool's arguments, compiled. It never changes; several threads may use it.
+
+    Args:
+        tokenizer: The model's tokenizer (fast).
+        schema: The tool's document, or the JSON Schema of its arguments.
+        limits: Bounds of what is generated.
+        end_token_ids: Tokens that may follow the arguments; default: the tokenizer's end token.
+
+    Attributes:
+        document: The tool's document, or one made for the bare schema.
+        level: How close the grammar is to the schema, one of :data:`LEVELS`. A level below ``schema`` is logged.
+        weakened: What only the check afterwards (:meth:`parse`) sees: a place in the schema and a keyword each.
+        engine_schema: The schema that the engine was given.
+        fingerprint: SHA-256 (hex) of that schema.
+        growth: Bound on the tokens by which one more token can lengthen the shortest way to whole arguments.
+
+    Raises:
+        ArgumentError: ``invalid_schema``: the schema is broken, or no finite arguments fit it.
+        DecodingError: The tokenizer is of a kind that the engine does not read.
+        MissingDependencyError: llguidance is not installed.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        schema: ToolDocument | Mapping[str, Any],
+        *,
+        limits: ArgumentLimits | None = None,
+        end_token_ids: tuple[int, ...] | None = None,
+    ) -> None:
+        self.vocabulary = ArgumentVocabulary.of(tokenizer)
+        self.end_token_ids = self.vocabulary.end_token_ids if end_token_ids is None else tuple(end_token_ids)
+        if any(not 0 <= token < self.vocabulary.size for token in self.end_token_ids):
+            raise DecodingError(f"end_token_ids: expected ids below {self.vocabulary.size}, got {self.end_token_ids}")
+        self.limits, self._check_limits = limits or ArgumentLimits(), ExecutorLimits()
+        self.document = tool_document(schema, self._check_limits)
+        self._checker = ArgumentChecker(self.document, self._check_limits)
+        self._lock = threading.Lock()
+        self._compile(_plain_schema(self.document, self._check_limits))
+        if self.level != LEVELS[0]:
+            logger.warning(
+                "arguments of %r: the grammar falls back to level %r; left to the check afterwards: %s",
+                self.document.id, self.level, ", ".join(self.weakened) or "the rest of the schema",
+            )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"ArgumentGrammar({self.document.id!r}, level={self.level!r}, weakened={len(self.weakened)})"
+
+    def _compile(self, schema: dict[str, Any]) -> None:
+        """Try the levels one after the other."""
+        problem = ""
+        for level, options in (
+            ("schema", {}),
+            ("schema", {"one_of": False}),
+            ("types", {"one_of": False, "types_only": True}),
+            ("object", {}),
+        ):
+            builder = SchemaBuilder(_ANY_OBJECT if level == "object" else schema, self.limits, _pattern_fits, **options)
+            try:
+                built = builder.build()
+            except TooManyNodes:
+                continue
+            problem, matcher = self._try(built)
+            if matcher is not None:
+                self.level, self.engine_schema, self._matcher = level, built, matcher
+                self.growth = largest_growth(built)
+                self.weakened = tuple(builder.notes) if level != "object" else ("$: everything but the type",)
+                text = json.dumps(built, sort_keys=True)
+                self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
+                return
+            if level == "schema" and "Unsatisfiable" in problem:
+                raise ArgumentError("invalid_schema", f"no arguments fit the schema: {problem:.200}")
+        raise DecodingError(f"the grammar engine refuses even a plain JSON object: {problem:.200}")
+
+    def _try(self, schema: dict[str, Any]) -> tuple[str, Any]:
+        """Compile a schema and take the first step; give the problem, or the matcher."""
+        matchers = engine().LLMatcher
+        try:
+            grammar = matchers.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS)
+        except (ValueError, RecursionError) as error:
+            return str(error), None
+        matcher = matchers(self.vocabulary.engine_tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            return str(matcher.get_error()), None
+        first = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+        if not first.any() or matcher.is_error():
+            return "Unsatisfiable: nothing can be written", None
+        return "", matcher
+
+    def matcher(self) -> ArgumentMatcher:
+        """Give a matcher that stands at the beginning."""
+        with self._lock:
+            return ArgumentMatcher(self, self._matcher.deep_copy())
+
+    def parse(self, text: str) -> dict[str, Any]:
+        """Read and check what was generated (:func:`parse_arguments`); of a key written twice the last counts.
+
+        Raises:
+            ArgumentError: The text is incomplete, or does not fit what :attr:`weakened` names.
+        """
+        return parse_arguments(text, self.document, limits=self._check_limits, checker=self._checker, single_keys=False)
+
+
+def _plain_schema(document: ToolDocument, limits: ExecutorLimits) -> dict[str, Any]:
+    from toolscaler.agent.executors.checking import CheckFailed, check_schema_size
+    from toolscaler.data.schema import check_arguments_schema
+    from toolscaler.errors import DataError
+
+    try:
+        plain = check_schema_size(document.parameters, limits)
+        check_arguments_schema(plain)
+    except CheckFailed as error:
+        raise ArgumentError(error.error_type, error.message) from error
+    except DataError as error:
+        raise ArgumentError("invalid_schema", error.message) from error
+    return plain
+
+
+class ArgumentMatcher:
+    """How far one row has got in its arguments. For one thread at a time; get one from a grammar.
+
+    Attributes:
+        grammar: The grammar.
+        tokens: Tokens accepted so far.
+    """
+
+    def __init__(self, grammar: ArgumentGrammar, engine_matcher: Any, tokens: tuple[int, ...] = ()) -> None:
+        self.grammar, self._engine, self.tokens = grammar, engine_matcher, tokens
+        self._ended = 0  # end tokens among the accepted ones
+
+    @property
+    def text(self) -> str:
+        """The arguments so far; a character that is not whole yet shows as U+FFFD."""
+        tokens = self.tokens[: len(self.tokens) - self._ended]
+        data: bytes = self.grammar.vocabulary.engine_tokenizer.decode_bytes(list(tokens))
+        return data.decode("utf-8", "replace")
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the arguments may end here."""
+        return bool(self._engine.is_accepting())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the arguments are whole and nothing can follow but an end token."""
+        return self.accepting and bool(self._engine.is_stopped())
+
+    @property
+    def finished(self) -> bool:
+        """Whether an end token was accepted."""
+        return self._ended > 0
+
+    def allowed(self) -> np.ndarray:
+        """Say which tokens may come next.
+
+        Returns:
+            bool (vocabulary,). After an end token: end tokens only.
+
+        Raises:
+            DecodingError: The engine gave up (a limit of its own), or the tokenizer cannot write what must follow.
+        """
+        vocabulary = self.grammar.vocabulary
+        if self.finished:
+            found = np.zeros(vocabulary.size, dtype=bool)
+        else:
+            bits = np.frombuffer(self._engine.compute_bitmask(), dtype=np.uint8)
+            found = np.unpackbits(bits, bitorder="little")[: vocabulary.size].astype(bool)
+            if self._engine.is_error():
+                raise DecodingError(f"the grammar engine gave up: {self._engine.get_error():.200}")
+            found &= ~vocabulary.forbidden
+        if self.finished or self.accepting:
+            found[list(self.grammar.end_token_ids)] = True
+        if not found.any() and not self.accepting and not self.finished:
+            raise DecodingError(f"the tokenizer has no token that can follow {self.text[-40:]!r}")
+        return found
+
+    def accept(self, token: int) -> None:
+        """Take one token.
+
+        Raises:
+            DecodingError: The token may not come next; nothing has changed then.
+        """
+        token = int(token)
+        if token in self.grammar.end_token_ids and (self.finished or self.accepting):
+            self._ended += 1
+        elif self.finished or not self._consumes(token):
+            raise DecodingError(f"token {token} may not follow {self.text[-40:]!r}")
+        self.tokens = (*self.tokens, token)
+
+    def _consumes(self, token: int) -> bool:
+        vocabulary = self.grammar.vocabulary
+        fits = 0 <= token < vocabulary.size and not vocabulary.forbidden[token]
+        return bool(fits and self._engine.try_consume_tokens([token]) == 1)
+
+    def rollback(self, count: int) -> None:
+        """Take the last tokens back.
+
+        Raises:
+            DecodingError: There are not so many.
+        """
+        if not 0 <= count <= len(self.tokens):
+            raise DecodingError(f"rollback: expected a number from 0 to {len(self.tokens)}, got {count}")
+        ends = min(self._ended, count)
+        if count > ends and not self._engine.rollback(count - ends):
+            raise DecodingError(f"the grammar engine cannot go back: {self._engine.get_error():.200}")
+        self._ended -= ends
+        self.tokens = self.tokens[: len(self.tokens) - count]
+
+    def copy(self) -> ArgumentMatcher:
+        """Give a matcher in the same state that goes its own way: another beam."""
+        other = ArgumentMatcher(self.grammar, self._engine.deep_copy(), self.tokens)
+        other._ended = self._ended
+        return other
+
+    def closing_tokens(self, limit: int) -> list[int] | None:
+        """Find a short way to whole arguments: texts and arrays end at once, only required properties are written.
+
+        Args:
+            limit: Most tokens.
+
+        Returns:
+            Tokens after which the arguments are whole (end token not counted), or ``None`` where none were found.
+        """
+        vocabulary, way = self.grammar.vocabulary, self._engine.deep_copy()
+        read = vocabulary.engine_tokenizer.decode_bytes
+        written = read(list(self.tokens[: len(self.tokens) - self._ended]))
+        found: list[int] = []
+        used = np.zeros(257, dtype=np.int64)  # kinds written in a text: none for ever, or a pattern may not end
+        while not way.is_accepting():
+            if len(found) >= limit:
+                return None
+            forced = way.compute_ff_tokens()[: limit - len(found)]
+            if vocabulary.forbidden[forced].any() or way.try_consume_tokens(forced) != len(forced) or not forced:
+                forced = self._closest(way, in_text(written), used)
+                if not forced or way.try_consume_tokens(forced) != 1:
+                    return None
+            found += forced
+            written += read(forced)
+        return found
+
+    def _closest(self, way: Any, inside_text: bool, used: np.ndarray) -> list[int]:
+        vocabulary = self.grammar.vocabulary
+        bits = np.frombuffer(way.compute_bitmask(), dtype=np.uint8)
+        mask = np.unpackbits(bits, bitorder="little")[: vocabulary.size].astype(bool) & ~vocabulary.forbidden
+        if not mask.any():
+            return []
+        outside, inside, kinds = vocabulary.closing_ranks
+        rank = inside + used[kinds] * 100_000 if inside_text else outside
+        token = int(np.where(mask, rank, NEVER).argmin())
+        used[kinds[token]] += inside_text
+        return [token]
+
+
+class ArgumentGrammars:
+    """Compiled grammars of one tokenizer, kept by content: the least recently used go first. Thread-safe.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        limits: Bounds of what is generated.
+        max_size: Grammars to keep.
+
+    Raises:
+        ConfigError: ``max_size`` is no whole number from 1.
+    """
+
+    def __init__(self, tokenizer: Any, *, limits: ArgumentLimits | None = None, max_size: int = 256) -> None:
+        if not isinstance(max_size, int) or isinstance(max_size, bool) or max_size < 1:
+            raise ConfigError("ArgumentGrammars.max_size", max_size, "a whole number from 1")
+        self._make: Callable[[Any], ArgumentGrammar] = lambda tool: ArgumentGrammar(tokenizer, tool, limits=limits)
+        self._size, self._lock = max_size, threading.Lock()
+        self._kept: OrderedDict[str, ArgumentGrammar] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Count the grammars that are kept."""
+        return len(self._kept)
+
+    def get(self, tool: ToolDocument | Mapping[str, Any]) -> ArgumentGrammar:
+        """Give the grammar of a tool, compiled at first use.
+
+        Raises:
+            ArgumentError: The schema is broken, or no finite arguments fit it.
+        """
+        document = tool_document(tool)
+        key = document.content_hash
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = self._make(document)  # outside the lock: a slow schema delays nobody else
+        with self._lock:
+            made = self._kept.setdefault(key, made)
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        return made
