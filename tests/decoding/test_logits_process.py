@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -308,3 +310,110 @@ def test_fewer_tools_than_beams(model, tokenizer):
             "tool_1",
             "tool_4",
         }
+
+
+def scored(model, inputs, processors, **options):
+    torch.manual_seed(1)
+    options = {"max_new_tokens": 8, "return_dict_in_generate": True, "output_scores": True, **options}
+    return model.generate(**inputs, logits_processor=processors, **options)
+
+
+def assert_same_output(got, expected):
+    assert torch.equal(got.sequences, expected.sequences)
+    assert len(got.scores) == len(expected.scores)
+    assert all(torch.equal(one, other) for one, other in zip(got.scores, expected.scores, strict=True))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_buffer_used_again_is_never_seen(model, tokenizer, mode):
+    """With scores that sampling keeps as they are, with processors behind that write in place, twice over."""
+
+    def writes_in_place(ids, scores):
+        return scores.div_(1.5)
+
+    inputs = inputs_of(tokenizer)
+    for behind in ([], [writes_in_place]):
+        expected = scored(model, inputs, own(tokenizer) + behind, **MODES[mode])
+        processors = own(tokenizer, reuse_buffer=True) + behind
+        kept = [scored(model, inputs, processors, **MODES[mode]) for _ in range(2)]
+        model.generate(**inputs_of(tokenizer, QUERIES[:1]), logits_processor=processors, max_new_tokens=6)
+        kept.append(scored(model, inputs, processors, **MODES[mode]))
+        for got in kept:
+            assert_same_output(got, expected)
+
+
+def test_two_calls_at_once_share_no_buffer(model, tokenizer):
+    processors = own(tokenizer, reuse_buffer=True)
+    jobs = [(queries, mode) for queries in (QUERIES, QUERIES[1:], QUERIES[:1]) for mode in ("greedy", "beams")]
+    expected = [scored(model, inputs_of(tokenizer, queries), own(tokenizer), **MODES[mode]) for queries, mode in jobs]
+    with ThreadPoolExecutor(3) as pool:
+        inputs = [inputs_of(tokenizer, queries) for queries, _ in jobs]
+        got = pool.map(lambda k: scored(model, inputs[k % 6], processors, **MODES[jobs[k % 6][1]]), range(18))
+        for number, one in enumerate(got):
+            assert_same_output(one, expected[number % 6])
+
+
+@pytest.mark.parametrize("mode", ["greedy", "beams", "sampling, several"])
+def test_each_prompt_follows_its_own_list(model, tokenizer, mode):
+    """As a callback that knows the prompt's number."""
+    trie = CodeTrie.from_tokenizer(tokenizer)
+    views = [trie.subset(tools=names) for names in (["tool_1", "tool_5", "tool_7"], ["tool_2"], ["tool_0", "tool_3"])]
+    inputs = inputs_of(tokenizer)
+    width = inputs["input_ids"].shape[1]
+    lists = [view.sequences.tolist() for view in views]
+
+    # Without beams transformers tells a callback the number of the row instead.
+    repeats = 1 if "num_beams" in MODES[mode] else MODES[mode].get("num_return_sequences", 1)
+
+    def callback(number, row):
+        return allowed_after(lists[number // repeats], tokenizer.eos_token_id, row[width:].tolist())
+
+    options = {"max_new_tokens": 8, **MODES[mode]}
+    torch.manual_seed(1)
+    expected = model.generate(**inputs, prefix_allowed_tokens_fn=callback, **options)
+    torch.manual_seed(1)
+    processor = PrefixConstrainedLogitsProcessor(views, tokenizer.eos_token_id)
+    got = model.generate(**inputs, logits_processor=[processor], **options)
+    assert torch.equal(got, expected)
+    names = [tokenizer.decode_tool(row[width:])[0] for row in got]
+    each = len(names) // 3
+    assert all(name in views[number // each].tool_ids for number, name in enumerate(names))
+
+
+@pytest.mark.parametrize("numpy", [True, False], ids=["numpy", "torch"])
+@pytest.mark.parametrize("mode", ["greedy", "beams"])
+def test_with_a_static_cache(model, tokenizer, mode, numpy):
+    inputs = inputs_of(tokenizer)
+    processors = own(tokenizer)
+    processors[0]._numpy = numpy
+    options = {"max_new_tokens": 6, **MODES[mode]}
+    got = model.generate(**inputs, logits_processor=processors, cache_implementation="static", **options)
+    callback = naive(tokenizer, inputs["input_ids"].shape[1])
+    assert torch.equal(got, model.generate(**inputs, prefix_allowed_tokens_fn=callback, **options))
+
+
+def test_as_many_beams_as_tools_find_what_enumeration_finds(model, tokenizer):
+    """Every tool once, in the order of its log-probability from a plain forward pass, end token included."""
+    prompt = torch.tensor([tokenizer.encode_retrieval_prompt(QUERIES[0])])
+    tools = torch.from_numpy(tokenizer.tool_token_ids())
+    codes = torch.nn.functional.pad(tools, (0, 1), value=tokenizer.eos_token_id)
+    with torch.no_grad():
+        whole = torch.cat([prompt.expand(len(codes), -1), codes], 1)
+        logits = model(whole).logits[:, prompt.shape[1] - 1 : -1].log_softmax(-1)
+    expected = logits.gather(2, codes[:, :, None])[:, :, 0].sum(1)
+    found = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        logits_processor=own(tokenizer),
+        num_beams=len(tools),
+        num_return_sequences=len(tools),
+        max_new_tokens=6,
+        length_penalty=0.0,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    order = expected.argsort(descending=True)
+    assert [tokenizer.decode_tool(row[prompt.shape[1] :]) for row in found.sequences] == [
+        [tokenizer.tool_names[number]] for number in order
+    ]
+    assert torch.allclose(found.sequences_scores, expected[order], atol=2e-5)

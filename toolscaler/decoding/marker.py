@@ -118,18 +118,26 @@ def token_bytes(backend: Any) -> list[bytes]:
     """
     ids = backend.get_vocab(with_added_tokens=True).values()
     count = max(ids, default=-1) + 1
-    alone = backend.decode_batch([[token] for token in range(count)], skip_special_tokens=False)
-    anchor = next((token for token in range(count) if alone[token].isalnum() and alone[token].isascii()), None)
-    if anchor is None:
-        behind, head = alone, ""
-    else:
-        head = alone[anchor]
-        behind = backend.decode_batch([[anchor, token] for token in range(count)], skip_special_tokens=False)
+    anchor = _plain_token(backend, count)
+    head = backend.decode(anchor, skip_special_tokens=False)
     texts = []
-    for token, text in enumerate(behind):
-        own = text[len(head) :] if text.startswith(head) else alone[token]
+    for token, text in enumerate(
+        backend.decode_batch([[*anchor, token] for token in range(count)], skip_special_tokens=False)
+    ):
+        own = text[len(head) :] if text.startswith(head) else backend.decode([token], skip_special_tokens=False)
         texts.append(_raw_bytes(backend.id_to_token(token), own) if _UNREADABLE in own else own.encode())
     return texts
+
+
+def _plain_token(backend: Any, count: int) -> list[int]:
+    """Give one token that is a word or letter, if there is one."""
+    for start in range(0, count, 1000):
+        ids = range(start, min(start + 1000, count))
+        texts = backend.decode_batch([[token] for token in ids], skip_special_tokens=False)
+        for token, text in zip(ids, texts, strict=True):
+            if text.isalnum() and text.isascii():
+                return [token]
+    return []
 
 
 def _raw_bytes(token: str, text: str) -> bytes:

@@ -9,7 +9,6 @@ import torch
 
 from toolscaler.decoding.marker import MarkerTable, marker_table
 from toolscaler.decoding.torch_mask import Allowed, TorchTrie
-from toolscaler.decoding.trie import DEAD
 from toolscaler.decoding.trie_rows import RowTries
 from toolscaler.errors import ConfigError, DecodingError
 from toolscaler.tokenization import ToolscalerTokenizer
@@ -83,34 +82,38 @@ class Trigger:
         """
         if self.window is not None:
             ids = ids[:, max(0, ids.shape[1] - self.window) :]
-        tokens = np.minimum(ids, self.table.vocabulary)
-        following, core = self.table.next, self.table.core
-        state = np.zeros(len(ids), dtype=np.uint8)
-        met = np.zeros(len(ids), dtype=bool)
-        for column in range(ids.shape[1]):
-            state = following[state, tokens[:, column]]
-            met |= state >= core
-        nodes = np.full(len(ids), FREE, dtype=np.int64)
-        state = state.astype(np.int64)
-        some = np.flatnonzero(met)
-        if len(some):
-            own = None if groups is None else groups[some]
-            state[some], nodes[some] = self._parse(ids[some], tokens[some], own)
+        count, width = ids.shape
+        tokens = np.minimum(ids.T, self.table.vocabulary)
+        following = self.table.next
+        passed = np.zeros((width + 1, count), dtype=np.uint8)  # states before the first column, behind it, ...
+        for column in range(width):
+            passed[column + 1] = following[passed[column], tokens[column]]
+        state = passed[-1].astype(np.int64)
+        nodes = np.full(count, FREE, dtype=np.int64)
+        met = passed >= self.table.core
+        rows = np.flatnonzero(met.any(0))
+        if len(rows):
+            first = int(met.any(1).argmax()) - 1  # no sequence is due before
+            own = None if groups is None else groups[rows]
+            begun = passed[first, rows].astype(np.int64)
+            state[rows], nodes[rows] = self._parse(begun, ids[rows, first:], tokens[first:, rows], own)
         return state, nodes
 
-    def _parse(self, ids: np.ndarray, tokens: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def _parse(
+        self, state: np.ndarray, ids: np.ndarray, tokens: np.ndarray, groups: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Follow int64 (B, T) ids, as table columns (T, B), from free text in given states on."""
         rows, core = self.rows, self.table.core
-        state = np.zeros(len(ids), dtype=np.int64)
         nodes = np.full(len(ids), FREE, dtype=np.int64)
         for column in range(ids.shape[1]):
-            state = self.table.next[state, tokens[:, column]].astype(np.int64)
+            state = self.table.next[state, tokens[column]].astype(np.int64)
             due = np.where(state >= core, 0, FREE)
             if (nodes >= 0).any():
-                moved = rows.advance(np.where(nodes >= 0, nodes, DEAD), ids[:, column], groups)
+                moved = rows.advance(nodes, ids[:, column], groups)
                 fits = moved >= 0
                 ended = fits & rows.is_end(moved, groups)
                 goes_on = fits & ~ended
-                if ended.any():
+                if rows.ragged and ended.any():
                     goes_on[rows.children(moved, groups)[0]] = True
                 nodes = np.where(fits, np.where(goes_on, moved, FREE), due)
                 state[ended] = 0  # what follows a sequence is searched anew
@@ -126,22 +129,30 @@ class Trigger:
         """
         state, nodes = self.states(ids, groups)
         result = scores.clone(memory_format=torch.contiguous_format)
-        ended = self.rows.is_end(nodes, groups)  # may go on or be over
-        free = (nodes < 0) | ended
-        if not free.all():
+        walking = np.flatnonzero(nodes >= 0)
+        free = nodes < 0
+        if len(walking):
+            free |= self.rows.is_end(nodes, groups)  # may go on or be over
             result[torch.from_numpy(np.flatnonzero(~free))] = -torch.inf
         self._ban(result, state, np.flatnonzero(free))
+        if len(walking):
+            index = tuple(map(torch.from_numpy, self._due(state, nodes, groups, scores.shape[1])))
+            result[index] = scores[index]
+        _check_finite(result)
+        return result
+
+    def _due(
+        self, state: np.ndarray, nodes: np.ndarray, groups: np.ndarray | None, columns: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Give what may follow inside sequences and, in front of them, the marker's white space: rows and tokens."""
         own, tokens = self.rows.children(nodes, groups)
-        parts = [(own, tokens)]
         due = np.flatnonzero(nodes == 0)
         for value in np.unique(state[due]).tolist():
             at, space = due[state[due] == value], self._spaces[value - self.table.core]
-            space = space[space < scores.shape[1]]
-            parts.append((np.repeat(at, len(space)), np.tile(space, len(at))))
-        index = tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
-        result[index] = scores[index]
-        _check_finite(result)
-        return result
+            space = space[space < columns]
+            own = np.concatenate([own, np.repeat(at, len(space))])
+            tokens = np.concatenate([tokens, np.tile(space, len(at))])
+        return own, tokens
 
     def _ban(self, result: torch.Tensor, state: np.ndarray, free: np.ndarray) -> None:
         """Set what may not stand in free text to -inf."""
