@@ -48,9 +48,8 @@ def work(args: argparse.Namespace, part: str, key: str) -> dict[str, Any]:
     else:
         shape = TINY if quick else QWEN if part == "retrieval" else STARTER
         equality = retrieval.check_equality(8 if quick else 100)
-        lengths = [16] if quick else args.prompts if part == "retrieval" else [24]
         rounds = 1 if quick else args.rounds if part == "retrieval" else 15
-        result = retrieval.measure(shape, lengths, args.batch if part == "retrieval" else 16, rounds, device)
+        result = retrieval.measure(shape, int(key), args.batch if part == "retrieval" else 16, rounds, device)
         result["equality"] = equality
     return result | {"machine": machine(device)}
 
@@ -60,7 +59,9 @@ def cases(args: argparse.Namespace, part: str) -> list[str]:
         return [str(size) for size in args.sizes]
     if part == "changes":
         return [str(2_000 if args.quick else 1_000_000)]
-    return [part]
+    if part == "retrieval":
+        return [str(length) for length in args.prompts]
+    return ["24"]
 
 
 def run_apart(args: argparse.Namespace, part: str, key: str) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def run_apart(args: argparse.Namespace, part: str, key: str) -> dict[str, Any]:
         path = Path(folder) / "result.json"
         given = [sys.executable, "-m", "benchmarks.decoding", "--worker", part, key, "--result", str(path)]
         given += ["--threads", str(args.threads), "--device", args.device, "--batch", str(args.batch)]
-        given += ["--rounds", str(args.rounds), "--rows", *map(str, args.rows), "--prompts", *map(str, args.prompts)]
+        given += ["--rounds", str(args.rounds), "--rows", *map(str, args.rows)]
         given += ["--static", str(args.static)] if args.static else []
         subprocess.run(given, check=True, cwd=ROOT)
         return json.loads(path.read_text(encoding="utf-8"))
@@ -83,7 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, help="folder to write to (default: docs/decoding, with --quick nowhere)")
     parser.add_argument("--sizes", type=int, nargs="+", help="tools of the catalogues")
     parser.add_argument("--rows", type=int, nargs="+", choices=list(masks.ROUNDS), help="rows of scores")
-    parser.add_argument("--prompts", type=int, nargs="+", default=[64, 256], help="tokens of the prompts")
+    parser.add_argument("--prompts", type=int, nargs="+", help="tokens of the prompts")
     parser.add_argument("--batch", type=int, default=8, help="queries a batch")
     parser.add_argument("--rounds", type=int, default=7, help="timed calls of each system end to end")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
@@ -97,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     args.static = args.static.resolve() if args.static else None
     args.sizes = args.sizes or ([2_000, 5_000] if args.quick else SIZES)
+    args.prompts = args.prompts or ([16] if args.quick else [64, 256])
     args.rows = args.rows or ([5] if args.quick else ROWS)
     if args.worker:
         args.result.write_text(json.dumps(work(args, *args.worker)), encoding="utf-8")

@@ -17,8 +17,8 @@ def plot(results: Results, folder: Path) -> None:
     matplotlib.use("Agg")
     if "masks" in results:
         _plot_masks(results, folder / "masks.png")
-    for case in results.get("retrieval", {}).values():
-        _plot_retrieval(case, folder / "retrieval.png")
+    if "retrieval" in results:
+        _plot_retrieval(results["retrieval"], folder / "retrieval.png")
 
 
 def _plot_masks(results: Results, path: Path) -> None:
@@ -46,16 +46,16 @@ def _plot_masks(results: Results, path: Path) -> None:
     _save(figure, path)
 
 
-def _plot_retrieval(case: Results, path: Path) -> None:
+def _plot_retrieval(part: Results, path: Path) -> None:
     from matplotlib import pyplot
 
-    lengths = list(case["prompts"])
-    figure, axes = pyplot.subplots(1, len(lengths), figsize=(6.5 * len(lengths), 5), sharey=True, squeeze=False)
-    for axis, length in zip(axes[0], lengths, strict=True):
-        systems = case["prompts"][length]
+    cases = sorted(part.values(), key=lambda case: case["prompt_tokens"])
+    figure, axes = pyplot.subplots(1, len(cases), figsize=(6.5 * len(cases), 5), sharey=True, squeeze=False)
+    for axis, case in zip(axes[0], cases, strict=True):
+        systems = case["systems"]
         milliseconds = [system["ms_per_query"] for system in systems.values()]
         axis.barh(list(systems), milliseconds, color=[_colour(name) for name in systems])
-        axis.set(xlabel=f"CPU ms a query, {length} prompt tokens")
+        axis.set(xlabel=f"CPU ms a query, {case['prompt_tokens']} prompt tokens")
     axes[0][0].invert_yaxis()
     _save(figure, path)
 

@@ -44,7 +44,7 @@ def alternate(actions: Mapping[str, Callable[[int], Any]], rounds: Mapping[str, 
 
     Args:
         actions: Name -> what is called with the number of the round.
-        rounds: Name -> timed calls; one more, the first, does not count.
+        rounds: Name -> timed calls.
         device: Where they run.
 
     Returns:
@@ -52,11 +52,11 @@ def alternate(actions: Mapping[str, Callable[[int], Any]], rounds: Mapping[str, 
     """
     taken: dict[str, list[float]] = {name: [] for name in actions}
     names = list(actions)
-    for number in range(max(rounds.values()) + 1):
+    for number in range(max(rounds.values())):
         for name in names[number % len(names) :] + names[: number % len(names)]:
-            if number <= rounds[name]:
+            if number < rounds[name]:
                 taken[name].append(seconds_of(partial(actions[name], number), device)[0])
-    return {name: statistics.median(values[1:]) for name, values in taken.items()}
+    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
