@@ -190,6 +190,9 @@ def test_a_trie_for_each_query(retriever):
             assert {tool.name for tool in row} <= set(trie.tool_ids)
     with pytest.raises(DecodingError, match="one trie for each of 4 queries, got 2"):
         retriever.retrieve(QUERIES, tools=tries[:2])
+    for mixed in ([*tries[:3], None], [*tries[:3], "tool_1"]):  # nothing never means everything
+        with pytest.raises(DecodingError, match="a list of both"):
+            retriever.retrieve(QUERIES, tools=mixed)
     with pytest.raises(DecodingError, match="make it again"):
         retriever.retrieve(QUERIES, tools=[*tries[:3], CodeTrie.from_token_sequences([[1, 2, 3]], ["tool_2"])])
 
@@ -338,6 +341,17 @@ def test_a_changed_model_reads_anew(headed, change):
     (after,) = retriever.retrieve("Count", 12)
     assert [tool.score for tool in after] != pytest.approx([tool.score for tool in before], abs=1e-3)
     assert_same(after, fresh(retriever, "Count"))
+
+
+def test_inference_mode_and_plain_mode_take_turns(headed):
+    retriever, _ = headed
+    expected = fresh(retriever, "Count")
+    for query in ("Which day?", "Count", "Metres", "Count"):
+        with torch.inference_mode():
+            (inside,) = retriever.retrieve(query, 12)
+        (outside,) = retriever.retrieve(query, 12)
+        assert_same(inside, outside)
+    assert_same(inside, expected)
 
 
 def test_a_model_in_training_remembers_nothing(headed, monkeypatch):

@@ -15,6 +15,9 @@ from toolscaler.decoding.model_io import accepted_arguments
 #: Logits that exist at once: 128 MiB in float32.
 HEAD_ELEMENTS = 2**25
 
+#: Logits that a core keeps at hand.
+_CACHED_ELEMENTS = 2**17
+
 #: Positions at most that one forward adds to a prompt; wider trees take several.
 MAX_FEED = 1024
 
@@ -263,8 +266,9 @@ class ModelAdapter:
 
 def _normalisers(logits: torch.Tensor) -> torch.Tensor:
     """Give the logarithm of the sum of exponentials of each row, float32 (n,)."""
-    if logits.device.type == "cpu" and len(logits):  # row by row it stays in the processor's cache
-        return torch.stack([row.float().logsumexp(-1) for row in logits])
+    if logits.device.type == "cpu":  # a few rows at a time stay in the processor's cache
+        rows = max(1, _CACHED_ELEMENTS // logits.shape[1])
+        return torch.cat([part.float().logsumexp(-1) for part in logits.split(rows)])
     return logits.float().logsumexp(-1)
 
 

@@ -10,8 +10,10 @@ import torch
 
 from toolscaler.decoding.model_adapter import ModelAdapter, Prefix, unwrapped
 
-#: Tokens that a shared beginning must have to be read apart.
+#: Tokens that a shared beginning must have to be read apart; on other devices than a CPU (not measured) a few hundred
+#: tokens more in a forward cost less than to make sure that the model is still the same.
 MIN_PREFIX = 16
+MIN_PREFIX_ELSEWHERE = 256
 
 #: Tokens that a shared beginning must save within a call to be worth a forward of its own.
 MIN_SAVED = 128
@@ -45,16 +47,17 @@ class PrefixCache:
     def worth(self, prompts: list[list[int]]) -> int:
         """Give how many first tokens of a call's prompts are worth being read apart; zero: none."""
         common = _usable(prompts)
+        least = MIN_PREFIX if self._model.device.type == "cpu" else MIN_PREFIX_ELSEWHERE
         with self._lock:
             last, self._last = self._last, common
             known = max((len(ids) for ids in self._entries if list(ids) == common[: len(ids)]), default=0)
-        if len(common) < MIN_PREFIX:
+        if len(common) < least:
             return 0
         if (len(common) - known) * (len(prompts) - 1) >= MIN_SAVED:
             return len(common)
         again = len(common_prefix([common, last]))
         # A few tokens more than what is known, such as two queries' equal first word, are not worth a forward.
-        return again if again >= known + MIN_PREFIX else known
+        return again if again >= known + least else known
 
     def get(self, adapter: ModelAdapter, prompts: list[list[int]], length: int, *, lasting: bool) -> Prefix:
         """Give keys and values of the first ``length`` tokens, which all prompts share.
@@ -100,11 +103,13 @@ def common_prefix(rows: list[list[int]]) -> list[int]:
 
 def fingerprint(model: Any, ids: tuple[int, ...]) -> tuple[Any, ...]:
     """Give what changes when a model's numbers do: identities and counts of changes, and samples of the numbers."""
-    marks, samples = [torch.is_autocast_enabled()], []
+    marks: list[Any] = [torch.is_autocast_enabled(), torch.is_inference_mode_enabled()]
+    samples = []
     for tensor in (*model.parameters(), *model.buffers()):
-        marks.append((id(tensor), tensor._version, tensor.data_ptr(), tensor.dtype, str(tensor.device)))
-        flat = tensor.detach().flatten() if tensor.is_contiguous() else None
-        if flat is not None and len(flat):
+        version = None if tensor.is_inference() else tensor._version
+        marks.append((id(tensor), version, tensor.data_ptr(), tensor.dtype, str(tensor.device)))
+        if tensor.is_contiguous() and tensor.numel() and not tensor.is_meta:
+            flat = tensor.detach().flatten()
             samples.append(flat[:: max(1, len(flat) // _SAMPLES)][: _SAMPLES + 1].float())
     weight = unwrapped(model).get_input_embeddings().weight.detach()
     samples.append(weight[torch.tensor(ids, device=weight.device)].float().flatten())

@@ -141,6 +141,8 @@ class GenerativeRetriever:
         _check_numbers(top_k=top_k, num_beams=num_beams, batch_size=batch_size, max_batch_tokens=max_batch_tokens)
         index = self.tokenizer.tool_index  # one state of the catalogue for the whole call
         per_query = isinstance(tools, Sequence) and any(isinstance(trie, CodeTrie) for trie in tools)
+        if per_query and not all(isinstance(trie, CodeTrie) for trie in tools):  # type: ignore[union-attr]
+            raise DecodingError("tools: expected tool ids, or a trie for each query, got a list of both")
         tries = [self._search_trie(index, tool) for tool in (tools if per_query else [tools])]  # type: ignore[union-attr]
         rule = self._rule(index, tries[0], scores)
         prompts = self._prompts(queries, tries[0].max_length + rule.full)
