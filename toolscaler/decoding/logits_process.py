@@ -10,6 +10,7 @@ import torch
 from transformers import LogitsProcessor
 
 from toolscaler.decoding import mask_cpu, torch_mask
+from toolscaler.decoding.few_rows import MAX_ROWS, FewRows
 from toolscaler.decoding.mask_buffer import BufferPool
 from toolscaler.decoding.trie import CodeTrie
 from toolscaler.decoding.trie_rows import RowTries
@@ -116,6 +117,7 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
         self._pool = BufferPool() if reuse_buffer else None
         self._needed = max(self._rows.whole.largest_token, -1 if eos_token_id is None else int(eos_token_id)) + 1
         self._first = self._first_tokens()
+        self._few = FewRows(self._rows) if FewRows.serves(self._rows) else None
         self._numpy = True  # tests compare both ways on the CPU
         self._tables: dict[tuple[str, int | None], tuple[Any, ...]] = {}
 
@@ -214,6 +216,10 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
                 return self._first
             return (np.arange(0, len(ids) * columns, columns)[:, None] + self._first).ravel()
         rows = self._rows
+        if self._few is not None and depth is not None and len(ids) <= MAX_ROWS and 0 < depth < rows.max_length:
+            places = self._few.places(ids, depth, columns)
+            if places is not None:
+                return places
         groups = rows.groups(len(ids))
         nodes, inside = self._states(ids, depth, groups)
         own, tokens = rows.children(nodes, groups)
