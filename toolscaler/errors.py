@@ -129,6 +129,36 @@ class ExecutorError(ToolscalerError, RuntimeError):
     """An executor cannot start, or cannot list its tools; a failing call is a result instead."""
 
 
+class EndpointError(ToolscalerError, RuntimeError):
+    """A model behind an HTTP endpoint gave no usable answer.
+
+    Args:
+        message: What happened; keys are blotted out.
+        kind: ``connection``, ``timeout``, ``status``, ``too_large``, ``invalid_response``, ``request``, ``key`` or
+            ``cancelled``.
+        status: The HTTP status, where one came.
+        body: Beginning of the answer's body, where it says why; keys are blotted out.
+
+    Attributes:
+        trajectory: What an agent had done until then (:class:`toolscaler.agent.AgentTrajectory`); ``None`` outside of
+            a run.
+    """
+
+    def __init__(self, message: str, *, kind: str, status: int | None = None, body: str = "") -> None:
+        self.message, self.kind, self.status, self.body = message, kind, status, body
+        self.trajectory: Any = None
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the arguments, not by the message alone."""
+        state = {"kind": self.kind, "status": self.status, "body": self.body, "trajectory": self.trajectory}
+        return type(self)._again, (self.message, self.kind), state
+
+    @classmethod
+    def _again(cls, message: str, kind: str) -> EndpointError:
+        return cls(message, kind=kind)
+
+
 class InvalidPrefixError(DecodingError):
     """Rows of a batch hold tokens that begin no allowed sequence.
 

@@ -8,6 +8,12 @@ from toolscaler._lazy import lazy_attribute, lazy_names
 
 # Public name -> module; imported on first use (PEP 562). Sorted by name.
 _PUBLIC: dict[str, str] = {
+    "AgentCall": "toolscaler.agent.records",
+    "AgentConfig": "toolscaler.agent.config",
+    "AgentEvent": "toolscaler.agent.records",
+    "AgentSession": "toolscaler.agent.agent",
+    "AgentStep": "toolscaler.agent.records",
+    "AgentTrajectory": "toolscaler.agent.records",
     "ArgumentError": "toolscaler.agent.argument_text",
     "ArgumentGrammar": "toolscaler.agent.arguments",
     "ArgumentGrammars": "toolscaler.agent.arguments",
@@ -19,32 +25,54 @@ _PUBLIC: dict[str, str] = {
     "CallLedger": "toolscaler.agent.call_limits",
     "CallLimits": "toolscaler.agent.call_limits",
     "CallerPolicies": "toolscaler.agent.policy",
+    "ChatAnswer": "toolscaler.agent.chat_answers",
+    "ChatCall": "toolscaler.agent.chat_answers",
+    "ChatEndpoint": "toolscaler.agent.chat_client",
+    "ChatPlanner": "toolscaler.agent.chat_planner",
+    "CodePlanner": "toolscaler.agent.code_planner",
     "CompositeExecutor": "toolscaler.agent.executors.composite",
     "Credentials": "toolscaler.agent.executors.http_client",
     "ExecutorLimits": "toolscaler.agent.executors.limits",
     "MCPExecutor": "toolscaler.agent.executors.mcp",
     "OpenAPIExecutor": "toolscaler.agent.executors.openapi",
     "PendingCall": "toolscaler.agent.policy",
+    "Plan": "toolscaler.agent.planning",
+    "PlanRequest": "toolscaler.agent.planning",
+    "PlannedCall": "toolscaler.agent.planning",
+    "Planner": "toolscaler.agent.planning",
     "PolicySession": "toolscaler.agent.policy",
     "PolicyVerdict": "toolscaler.agent.policy",
     "PythonExecutor": "toolscaler.agent.executors.python",
     "RetryPolicy": "toolscaler.agent.executors.limits",
     "StableToolBenchExecutor": "toolscaler.agent.executors.stabletoolbench",
+    "TextDelta": "toolscaler.agent.planning",
+    "ToolAgent": "toolscaler.agent.agent",
     "ToolExecutor": "toolscaler.agent.executors.base",
     "ToolPolicy": "toolscaler.agent.policy",
+    "ToolRanker": "toolscaler.agent.chat_planner",
     "ToolResult": "toolscaler.agent.executors.base",
     "ToolSelection": "toolscaler.agent.selection",
+    "from_openai_messages": "toolscaler.agent.openai_messages",
+    "function_names": "toolscaler.agent.openai_messages",
+    "function_schema": "toolscaler.agent.openai_messages",
     "parse_arguments": "toolscaler.agent.argument_text",
     "read_audit": "toolscaler.agent.audit",
+    "to_openai_messages": "toolscaler.agent.openai_messages",
 }
 
 if TYPE_CHECKING:
+    from toolscaler.agent.agent import AgentSession, ToolAgent
     from toolscaler.agent.argument_processor import ArgumentLogitsProcessor
     from toolscaler.agent.argument_schema import ArgumentLimits
     from toolscaler.agent.argument_text import ArgumentError, parse_arguments
     from toolscaler.agent.arguments import ArgumentGrammar, ArgumentGrammars, ArgumentMatcher
     from toolscaler.agent.audit import AuditLog, AuditRecord, read_audit
     from toolscaler.agent.call_limits import CallLedger, CallLimits
+    from toolscaler.agent.chat_answers import ChatAnswer, ChatCall
+    from toolscaler.agent.chat_client import ChatEndpoint
+    from toolscaler.agent.chat_planner import ChatPlanner, ToolRanker
+    from toolscaler.agent.code_planner import CodePlanner
+    from toolscaler.agent.config import AgentConfig
     from toolscaler.agent.executors.base import ToolExecutor, ToolResult
     from toolscaler.agent.executors.composite import CompositeExecutor
     from toolscaler.agent.executors.http_client import Credentials
@@ -53,10 +81,24 @@ if TYPE_CHECKING:
     from toolscaler.agent.executors.openapi import OpenAPIExecutor
     from toolscaler.agent.executors.python import PythonExecutor
     from toolscaler.agent.executors.stabletoolbench import StableToolBenchExecutor
+    from toolscaler.agent.openai_messages import (
+        from_openai_messages,
+        function_names,
+        function_schema,
+        to_openai_messages,
+    )
+    from toolscaler.agent.planning import Plan, PlannedCall, Planner, PlanRequest, TextDelta
     from toolscaler.agent.policy import CallerPolicies, PendingCall, PolicySession, PolicyVerdict, ToolPolicy
+    from toolscaler.agent.records import AgentCall, AgentEvent, AgentStep, AgentTrajectory
     from toolscaler.agent.selection import ToolSelection
 
 __all__ = [
+    "AgentCall",
+    "AgentConfig",
+    "AgentEvent",
+    "AgentSession",
+    "AgentStep",
+    "AgentTrajectory",
     "ArgumentError",
     "ArgumentGrammar",
     "ArgumentGrammars",
@@ -68,23 +110,39 @@ __all__ = [
     "CallLedger",
     "CallLimits",
     "CallerPolicies",
+    "ChatAnswer",
+    "ChatCall",
+    "ChatEndpoint",
+    "ChatPlanner",
+    "CodePlanner",
     "CompositeExecutor",
     "Credentials",
     "ExecutorLimits",
     "MCPExecutor",
     "OpenAPIExecutor",
     "PendingCall",
+    "Plan",
+    "PlanRequest",
+    "PlannedCall",
+    "Planner",
     "PolicySession",
     "PolicyVerdict",
     "PythonExecutor",
     "RetryPolicy",
     "StableToolBenchExecutor",
+    "TextDelta",
+    "ToolAgent",
     "ToolExecutor",
     "ToolPolicy",
+    "ToolRanker",
     "ToolResult",
     "ToolSelection",
+    "from_openai_messages",
+    "function_names",
+    "function_schema",
     "parse_arguments",
     "read_audit",
+    "to_openai_messages",
 ]
 
 

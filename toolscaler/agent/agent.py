@@ -120,6 +120,7 @@ class ToolAgent:
             EmptyCatalogueError: No tool is allowed.
             UnknownToolError: ``candidate_tools`` or the policy names a tool that the executor does not have.
             DataError: The query is no text.
+            EndpointError: The planner's endpoint gave no usable answer; its ``trajectory`` is what was done until then.
             ArtifactError: The audit log is required and cannot be written.
         """
         return _last(self.stream(query, candidate_tools=candidate_tools, caller=caller, policy=policy, run_id=run_id))

@@ -13,6 +13,7 @@ from toolscaler.agent.planning import Plan, PlannedCall, Planner, PlanRequest
 from toolscaler.agent.records import AgentCall, AgentEvent, AgentOutcome, AgentStep, AgentTrajectory
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.trajectories import FINISH_TOOL, GIVE_ANSWER, ToolCall, Trajectory, TrajectoryMessage
+from toolscaler.errors import EndpointError
 
 #: Ends of a branch after which another one may be tried.
 _BACK = frozenset({"give_up", "steps", "context", "dead_end", "no_tool"})
@@ -83,6 +84,7 @@ class AgentRun:
 
         Raises:
             ArtifactError: The audit log is required and cannot be written.
+            EndpointError: The planner's endpoint gave no usable answer; its ``trajectory`` is what was done until then.
         """
         point = _Point(self._start, 0)
         path: list[_Point] = []
@@ -96,7 +98,11 @@ class AgentRun:
                 messages, outcome = point.messages, "steps"
             else:
                 began = time.monotonic()
-                plan = yield from self._plan(point)
+                try:
+                    plan = yield from self._plan(point)
+                except EndpointError as error:  # what was done until then is not lost
+                    error.trajectory = self._record(point.messages, "", "error")
+                    raise
                 messages, answer, outcome, following = yield from self._step(point, plan, began)
                 if outcome is None and following is not None:
                     if following is not point:
@@ -162,6 +168,7 @@ class AgentRun:
             messages = (*point.messages, taken.message, *taken.results)
             return messages, "", None, _Point(messages, point.depth + 1)
         self._add(plan, (), began)
+        point.choices += 1  # a point that leads nowhere is not tried for ever
         if plan.kind == "answer":
             message = TrajectoryMessage("assistant", plan.thought)
             return (*point.messages, message), plan.thought, "answer", None

@@ -12,8 +12,11 @@ from toolscaler.data.trajectories import Trajectory
 #: How a run ends. ``answer``: with :data:`~toolscaler.data.FINISH_TOOL` or plain text; ``give_up``: the model says that
 #: it cannot; ``no_tool``: no tool is likely enough; ``steps``, ``calls``, ``tokens``, ``seconds``: a budget is spent;
 #: ``context``: the conversation is longer than the model can read; ``dead_end``: every tool was tried at every open
-#: point.
-AgentOutcome = Literal["answer", "give_up", "no_tool", "steps", "calls", "tokens", "seconds", "context", "dead_end"]
+#: point; ``error``: the planner's endpoint failed, and the run stands in the ``trajectory`` of the
+#: :class:`~toolscaler.errors.EndpointError`.
+AgentOutcome = Literal[
+    "answer", "give_up", "no_tool", "steps", "calls", "tokens", "seconds", "context", "dead_end", "error"
+]
 
 #: Kinds of events, in the order in which they may come within a step.
 EventKind = Literal[
