@@ -129,6 +129,27 @@ class ExecutorError(ToolscalerError, RuntimeError):
     """An executor cannot start, or cannot list its tools; a failing call is a result instead."""
 
 
+class CalibrationError(ToolscalerError, ValueError):
+    """No threshold reaches the wanted precision on the given queries.
+
+    Args:
+        target: The wanted precision.
+        best: The best precision that a threshold reaches.
+        n: Number of queries.
+    """
+
+    def __init__(self, target: float, best: float, n: int) -> None:
+        self.target, self.best, self.n = target, best, n
+        super().__init__(
+            f"no threshold reaches a precision of {target:g} on {n} queries; the best is {best:.4g}: choose a lower "
+            "target, or train further"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the arguments, not by the message."""
+        return type(self), (self.target, self.best, self.n)
+
+
 class EndpointError(ToolscalerError, RuntimeError):
     """A model behind an HTTP endpoint gave no usable answer.
 

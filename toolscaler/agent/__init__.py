@@ -8,6 +8,7 @@ from toolscaler._lazy import lazy_attribute, lazy_names
 
 # Public name -> module; imported on first use (PEP 562). Sorted by name.
 _PUBLIC: dict[str, str] = {
+    "AbstentionThreshold": "toolscaler.agent.abstention",
     "AgentCall": "toolscaler.agent.records",
     "AgentConfig": "toolscaler.agent.config",
     "AgentEvent": "toolscaler.agent.records",
@@ -33,6 +34,7 @@ _PUBLIC: dict[str, str] = {
     "CompositeExecutor": "toolscaler.agent.executors.composite",
     "Credentials": "toolscaler.agent.executors.http_client",
     "ExecutorLimits": "toolscaler.agent.executors.limits",
+    "HeldOutMargins": "toolscaler.agent.abstention",
     "MCPExecutor": "toolscaler.agent.executors.mcp",
     "OpenAPIExecutor": "toolscaler.agent.executors.openapi",
     "PendingCall": "toolscaler.agent.policy",
@@ -52,6 +54,8 @@ _PUBLIC: dict[str, str] = {
     "ToolRanker": "toolscaler.agent.chat_planner",
     "ToolResult": "toolscaler.agent.executors.base",
     "ToolSelection": "toolscaler.agent.selection",
+    "calibrate_abstention": "toolscaler.agent.abstention",
+    "collect_margins": "toolscaler.agent.abstention",
     "from_openai_messages": "toolscaler.agent.openai_messages",
     "function_names": "toolscaler.agent.openai_messages",
     "function_schema": "toolscaler.agent.openai_messages",
@@ -61,6 +65,7 @@ _PUBLIC: dict[str, str] = {
 }
 
 if TYPE_CHECKING:
+    from toolscaler.agent.abstention import AbstentionThreshold, HeldOutMargins, calibrate_abstention, collect_margins
     from toolscaler.agent.agent import AgentSession, ToolAgent
     from toolscaler.agent.argument_processor import ArgumentLogitsProcessor
     from toolscaler.agent.argument_schema import ArgumentLimits
@@ -93,6 +98,7 @@ if TYPE_CHECKING:
     from toolscaler.agent.selection import ToolSelection
 
 __all__ = [
+    "AbstentionThreshold",
     "AgentCall",
     "AgentConfig",
     "AgentEvent",
@@ -118,6 +124,7 @@ __all__ = [
     "CompositeExecutor",
     "Credentials",
     "ExecutorLimits",
+    "HeldOutMargins",
     "MCPExecutor",
     "OpenAPIExecutor",
     "PendingCall",
@@ -137,6 +144,8 @@ __all__ = [
     "ToolRanker",
     "ToolResult",
     "ToolSelection",
+    "calibrate_abstention",
+    "collect_margins",
     "from_openai_messages",
     "function_names",
     "function_schema",
