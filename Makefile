@@ -27,7 +27,7 @@ $(BIN)/python:
 
 $(STAMP_RUN): $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[train,eval]" "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[train,eval,agent]" "$(TORCH)"
 	touch $@
 
 $(STAMP_DEV): $(STAMP_RUN)

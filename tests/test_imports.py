@@ -27,8 +27,8 @@ ALLOWED = {
     "embedding": _BASE | {"codebook", "tokenization"},
     "training": _BASE | {"data", "compression", "codebook", "tokenization", "embedding"},
     "decoding": _BASE | {"tokenization"},
-    "evaluation": _BASE | {"data", "tokenization", "decoding"},
-    "agent": _BASE | {"data", "tokenization", "decoding"},
+    "evaluation": _BASE | {"data", "tokenization", "decoding", "agent"},
+    "agent": _BASE | {"data", "starter", "tokenization", "decoding"},
 }
 _ROOMS = set(ALLOWED)
 ALLOWED["pipeline"] = _ROOMS

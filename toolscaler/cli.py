@@ -90,6 +90,21 @@ def _retrieve(arguments: argparse.Namespace) -> None:
             print(f"  {tool.score:8.3f}  {retriever.tokenizer.tool_code_text(tool.name):<40} {tool.name}")
 
 
+def _agent(arguments: argparse.Namespace) -> None:
+    from toolscaler.agent.agent import ToolAgent
+    from toolscaler.agent.config import AgentConfig
+    from toolscaler.agent.executors.starter import StarterExecutor
+    from toolscaler.pipeline.trajectories import show_run
+
+    folder = Path(arguments.run) / "agent_model"
+    config = AgentConfig(strategy=arguments.strategy, max_steps=arguments.max_steps)
+    with StarterExecutor() as executor:
+        agent = ToolAgent.from_pretrained(folder if folder.is_dir() else arguments.run, executor, config=config)
+        for query in arguments.query:
+            done = agent.run(query, candidate_tools=arguments.tools or None)
+            print(json.dumps(done.to_dict(), ensure_ascii=False) if arguments.json else show_run(done))
+
+
 def _model_folder(run: str) -> str:
     """Give the model folder of a run folder; anything else is a model folder or Hub id itself."""
     inside = Path(run) / "model"
@@ -151,6 +166,14 @@ def make_parser() -> argparse.ArgumentParser:
     retrieve.add_argument("--num_beams", type=int)
     retrieve.add_argument("--tools", nargs="+", help="allow only these tools")
     retrieve.add_argument("--json", action="store_true", help="one JSON object a query")
+
+    agent = verb("agent", _agent, "questions in, starter tools really called, answers out")
+    agent.add_argument("run", help="run folder whose trajectory stage is done, or a model folder")
+    agent.add_argument("query", nargs="+", help="questions")
+    agent.add_argument("--tools", nargs="+", help="only these tools may be called")
+    agent.add_argument("--strategy", choices=("chain", "dfsdt"), default="chain", help="how to search")
+    agent.add_argument("--max_steps", type=int, default=12, help="most steps of a branch")
+    agent.add_argument("--json", action="store_true", help="one JSON object a question")
 
     evaluate = verb("evaluate", _evaluate, "measure retrieval on labelled queries")
     evaluate.add_argument("run", help="run folder, model folder or Hub id")

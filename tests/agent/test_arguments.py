@@ -346,3 +346,29 @@ def test_text_that_fits_is_read() -> None:
     with pytest.raises(ArgumentError) as caught:
         parse_arguments(json.dumps({"city": "x" * 2_000_000, "days": 1}), SCHEMA)
     assert caught.value.error_type == "too_large"
+
+
+@pytest.mark.parametrize("kind", ["scratch", "cased"])
+def test_tokenizers_that_put_a_space_before_a_text_or_fold_its_case(kind) -> None:
+    """A base made from scratch has such a tokenizer: what is allowed can be taken, and case is kept."""
+    from toolscaler.training.scratch import train_tokenizer
+
+    texts = ['the quick brown fox: {"sizeOf": "Paris", "unit": "KM"}', "call it with unit km or KM, sizeof paris"] * 3
+    made = train_tokenizer(texts, 400, lowercase=kind == "scratch")
+    schema = {
+        "type": "object",
+        "properties": {"sizeOf": {"enum": ["Paris", "Rome"]}, "n": {"type": "integer"}, "text": {"type": "string"}},
+        "required": ["sizeOf", "n", "text"],
+    }
+    grammar = ArgumentGrammar(made, schema)
+    for seed in range(10):
+        rng, matcher = np.random.default_rng(seed), grammar.matcher()
+        while not matcher.complete:
+            if len(matcher.tokens) > 60:
+                for token in matcher.closing_tokens(200):
+                    matcher.accept(token)
+                break
+            matcher.accept(int(rng.choice(np.flatnonzero(matcher.allowed()))))
+        found = grammar.parse(matcher.text)
+        assert matcher.text.startswith("{")
+        assert found["sizeOf"] in ("Paris", "Rome")

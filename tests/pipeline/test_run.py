@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from toolscaler.agent.agent import ToolAgent
+from toolscaler.agent.executors import PythonExecutor
+from toolscaler.data import FINISH_TOOL, load_tool_documents
 from toolscaler.decoding import GenerativeRetriever
 from toolscaler.pipeline.runner import STAGES
 
@@ -41,6 +45,19 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 queries.append({"query": line, "tools": [f"{verb}_{thing}"]})
     (folder / "tools.json").write_text(json.dumps(tools))
     (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    trajectories = []
+    for thing in THINGS:
+        for verb in VERBS:
+            for room in ("hall", "attic"):
+                call = {"name": f"{verb}_{thing}", "arguments": json.dumps({"room": room})}
+                messages = [
+                    {"role": "user", "content": f"please {verb} the {thing} in the {room}"},
+                    {"role": "assistant", "tool_calls": [{"id": "1", "type": "function", "function": call}]},
+                    {"role": "tool", "tool_call_id": "1", "content": "done"},
+                    {"role": "assistant", "content": f"The {thing} is done."},
+                ]
+                trajectories.append({"messages": messages})
+    (folder / "trajectories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in trajectories))
     scratch = {"vocab_size": 400, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     run = {
         "data": {
@@ -48,6 +65,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "queries": str(folder / "queries.jsonl"),
             "test_size": 0.2,
             "validation_size": 0.1,
+            "trajectories": str(folder / "trajectories.jsonl"),
         },
         "base": {"model": "scratch", "scratch": {**scratch, "num_train_epochs": 1}},
         "compression": {"trainer": {"train_base": True, "num_train_epochs": 3}},
@@ -64,6 +82,18 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         },
         "evaluation": {"baselines": ["bm25"], "num_beams": 6},
+        "trajectory": {
+            "protocol": {"system_prompt": "Use tools.", "finish_documentation": False},
+            "trainer": {
+                "num_train_epochs": 40,
+                "learning_rate": 3e-3,
+                "per_device_train_batch_size": 6,
+                "gradient_accumulation_steps": 1,
+                "max_length": 512,
+                "save_strategy": "steps",
+                "save_steps": 60,
+            },
+        },
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(run))
     return folder
@@ -91,7 +121,11 @@ def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    return {name: value.tobytes() for name, value in load_file(folder / "model" / "model.safetensors").items()}
+    return {
+        f"{model}/{name}": value.tobytes()
+        for model in ("model", "agent_model")
+        for name, value in load_file(folder / model / "model.safetensors").items()
+    }
 
 
 @pytest.mark.slow
@@ -99,12 +133,16 @@ def test_a_run_leaves_what_the_architecture_says(whole: tuple[Path, str]) -> Non
     folder, printed = whole
     manifest = json.loads((folder / "manifest.json").read_text())
     assert list(manifest["stages"]) == list(STAGES)
-    assert manifest["stages"]["data"]["summary"]["tools"] == len(THINGS) * len(VERBS)
+    assert manifest["stages"]["data"]["summary"]["tools"] == len(THINGS) * len(VERBS) + 1  # and Finish
+    assert manifest["stages"]["trajectory"]["summary"]["rows"] == 2 * len(THINGS) * len(VERBS)
+    assert "left_out" in manifest["stages"]["agent"]["summary"]  # these tools cannot be run
     for name in (
         *("data/tools.jsonl", "data/test.jsonl", "base/model/model.safetensors", "compression/model/config.json"),
         *("codebook/codebook.safetensors", "codebook/statistics.json", "codebook/usage.png"),
         *("vocabulary/tool_index.json", "model/tool_index.json", "model/tools.jsonl", "evaluation/metrics.json"),
         *("evaluation/table.md", "plots/loss.png", "plots/map.png", "config.yaml"),
+        *("data/trajectories.jsonl", "trajectory/history.json", "trajectory/rows.json"),
+        *("agent_model/model.safetensors", "agent_model/tool_index.json", "agent_model/agent_protocol.json"),
     ):
         assert (folder / name).stat().st_size > 0, name
     assert "| toolscaler |" in printed
@@ -124,6 +162,31 @@ def test_held_out_queries_find_their_tools(whole: tuple[Path, str]) -> None:
     assert hits / len(queries) > 0.3
     reported = json.loads((folder / "manifest.json").read_text())["stages"]["evaluate"]["summary"]["ndcg@1"]
     assert reported == pytest.approx(hits / len(queries), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_trained_agent_calls_the_tool_that_is_meant(whole: tuple[Path, str]) -> None:
+    folder, _ = whole
+    documents = load_tool_documents(str(folder / "agent_model" / "tools.jsonl"))
+    real = [document for document in documents if document.id != FINISH_TOOL]
+    called: list[str] = []
+    functions = {document.id: partial(_called, called, document.id) for document in real}
+    with PythonExecutor(functions, documents=real) as executor:
+        agent = ToolAgent.from_pretrained(folder / "agent_model", executor)
+        runs = [agent.run(f"please {verb} the {thing} in the hall") for thing in THINGS for verb in VERBS]
+    right = sum(f"{verb}_{thing}" in run.trajectory.tools for run, (thing, verb) in zip(runs, _pairs(), strict=True))
+    assert right / len(runs) > 0.5  # chance: 1/19
+    assert called == [tool for run in runs for tool in run.trajectory.tools]  # what it says it called was called
+    assert sum(run.finished for run in runs) / len(runs) > 0.5
+
+
+def _called(called: list[str], tool: str, **arguments: str) -> str:
+    called.append(tool)
+    return "done"
+
+
+def _pairs() -> list[tuple[str, str]]:
+    return [(thing, verb) for thing in THINGS for verb in VERBS]
 
 
 @pytest.mark.slow

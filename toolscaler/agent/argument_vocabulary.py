@@ -118,9 +118,33 @@ def _without_added_texts(tokenizer_json: str) -> str:
         data["model"]["vocab"] = {names.get(text, text): number for text, number in vocabulary.items()}
     elif isinstance(vocabulary, list):
         data["model"]["vocab"] = [[names.get(text, text), score] for text, score in vocabulary]
+    # Where a text is forced the engine encodes it: that must give this text, no space before it and no other case.
     for key in ("truncation", "padding", "post_processor"):
         data[key] = None
+    data["normalizer"] = _replacing_only(data.get("normalizer"))
+    _without_prefix_space(data.get("pre_tokenizer"))
     return json.dumps(data)
+
+
+def _replacing_only(normalizer: Any) -> Any:
+    """Keep of a normaliser what writes spaces in the vocabulary's way, and nothing that changes or adds letters."""
+    if not isinstance(normalizer, dict):
+        return None
+    if normalizer.get("type") == "Sequence":
+        kept = [part for part in map(_replacing_only, normalizer.get("normalizers") or ()) if part is not None]
+        return {"type": "Sequence", "normalizers": kept} if kept else None
+    return normalizer if normalizer.get("type") == "Replace" else None
+
+
+def _without_prefix_space(pre_tokenizer: Any) -> None:
+    if not isinstance(pre_tokenizer, dict):
+        return
+    if "add_prefix_space" in pre_tokenizer:
+        pre_tokenizer["add_prefix_space"] = False
+    if "prepend_scheme" in pre_tokenizer:
+        pre_tokenizer["prepend_scheme"] = "never"
+    for part in pre_tokenizer.get("pretokenizers") or ():
+        _without_prefix_space(part)
 
 
 def _rank_outside(text: bytes) -> int:

@@ -18,6 +18,7 @@ from toolscaler.agent.argument_text import ArgumentError
 from toolscaler.agent.arguments import ArgumentGrammars
 from toolscaler.agent.planning import Plan, PlannedCall, Planner, PlanRequest, TextDelta
 from toolscaler.agent.text_model import ReadText, TextModel
+from toolscaler.data.documents import ToolDocument
 from toolscaler.data.protocol import (
     ACTION,
     ACTION_INPUT,
@@ -31,7 +32,7 @@ from toolscaler.data.protocol import (
     input_turn,
     trajectory_turns,
 )
-from toolscaler.data.trajectories import FINISH_TOOL, Trajectory
+from toolscaler.data.trajectories import FINISH_TOOL, Trajectory, finish_document
 from toolscaler.decoding.engine import SearchEngine
 from toolscaler.decoding.model_io import check_model, load_model, longest_input
 from toolscaler.decoding.scoring import ScoreRule
@@ -43,7 +44,6 @@ from toolscaler.tokenization.foreign_text import encode_foreign_text
 
 if TYPE_CHECKING:
     from toolscaler.agent.arguments import ArgumentMatcher
-    from toolscaler.data.documents import ToolDocument
     from toolscaler.tokenization import ToolIndex, ToolscalerTokenizer
 
 logger = logging.getLogger(__name__)
@@ -131,6 +131,8 @@ class CodePlanner(Planner):
         self._random = torch.Generator().manual_seed(seed)
         self._trie: tuple[ToolIndex, CodeTrie] | None = None
         self.room = longest_input(model, 1)
+        # As the model writes them: a tokenizer may fold case.
+        self.thought_mark, self.action_mark = map(self._as_written, (THOUGHT, ACTION))
         self._free = self._free_tokens()
         self._told: set[int] = set()
         self._lock = threading.Lock()
@@ -172,16 +174,16 @@ class CodePlanner(Planner):
         turns = self._turns(request)
         prompt = self.encoder.encode_prompt(turns)
         with self._reading(prompt) as text:
-            writer = _Writer(self, text, request)
+            writer = Writer(self, text, request)
             try:
                 return (yield from self._write(writer, trie, turns, prompt, request))
-            except _Spent:
+            except Spent:
                 return Plan("budget", tokens=writer.tokens)
-            except _TooLong:
+            except TooLong:
                 return Plan("context", tokens=writer.tokens)
 
     def _write(
-        self, writer: _Writer, trie: CodeTrie, turns: list[Turn], prompt: list[int], request: PlanRequest
+        self, writer: Writer, trie: CodeTrie, turns: list[Turn], prompt: list[int], request: PlanRequest
     ) -> Generator[TextDelta, None, Plan]:
         thought = yield from writer.thought(prompt)
         head = f"{THOUGHT}{thought}\n{ACTION}" if thought else ACTION
@@ -189,7 +191,7 @@ class CodePlanner(Planner):
         calls: list[PlannedCall] = []
         candidates: tuple[tuple[str, float], ...] = ()
         while True:
-            ranking = self._rank(writer.text, written, trie)
+            ranking = self._rank(writer, written, trie)
             best, score = ranking[0]
             margin = score - ranking[1][1] if len(ranking) > 1 else None
             if not calls:
@@ -204,7 +206,7 @@ class CodePlanner(Planner):
             turns, written = self._with_documentation(
                 turns, written, thought if not calls else None, best, code, document
             )
-            text, arguments, error = yield from writer.arguments(written, document)
+            text, arguments, error = yield from self._arguments(writer, written, document)
             problem = ("", "") if error is None else (error.error_type, error.message)
             calls.append(PlannedCall(best, arguments, score, margin, code, "", *problem))
             if best == FINISH_TOOL or len(calls) >= self.max_parallel_calls:
@@ -215,6 +217,12 @@ class CodePlanner(Planner):
             turns = [*turns, input_turn(text, None)]
             written = written + encode_foreign_text(self.tokenizer, f"\n{ACTION}")
         return Plan("calls", thought, tuple(calls), candidates, writer.tokens)
+
+    def _arguments(
+        self, writer: Writer, written: list[int], document: ToolDocument
+    ) -> Generator[TextDelta, None, tuple[str, dict[str, Any], ArgumentError | None]]:
+        """Write the arguments of a call."""
+        return (yield from writer.arguments(written, document))
 
     def _with_documentation(
         self, turns: list[Turn], written: list[int], thought: str | None, tool: str, code: str, document: ToolDocument
@@ -233,15 +241,27 @@ class CodePlanner(Planner):
         return turns, self.encoder.encode_prompt(turns) + encode_foreign_text(self.tokenizer, ACTION_INPUT)
 
     def _turns(self, request: PlanRequest) -> list[Turn]:
-        """Give the conversation as turns. Tools that were removed since are shown without documentation."""
+        """Give the conversation as turns.
+
+        A past call of a tool that has left the catalogue has no codes any more: it is left out with its results. A tool
+        that this run may not call any more is shown without its documentation.
+        """
         known = self.tokenizer.tool_index
-        codes = {}
+        messages, gone = [], False
         for message in request.messages:
-            for call in message.tool_calls:
-                if call.tool in known:
-                    codes[call.tool] = self.tokenizer.tool_code_text(call.tool)
-        trajectory = Trajectory(request.messages)
-        return trajectory_turns(trajectory, request.documents, codes, self.protocol)
+            if message.role == "assistant":
+                gone = any(call.tool not in known for call in message.tool_calls)
+            if gone and message.role in ("assistant", "tool"):
+                continue
+            messages.append(message)
+        called = {call.tool for message in messages for call in message.tool_calls}
+        documents = {**request.documents}
+        for tool in called - set(documents):
+            documents[tool] = ToolDocument(tool, "Not available any more.")
+        # A past answer in plain text is shown as a call of Finish.
+        documents.setdefault(FINISH_TOOL, finish_document())
+        codes = {tool: self.tokenizer.tool_code_text(tool) for tool in called | {FINISH_TOOL}}
+        return trajectory_turns(Trajectory(tuple(messages)), documents, codes, self.protocol)
 
     # Tools
 
@@ -263,17 +283,17 @@ class CodePlanner(Planner):
         left = [tool for tool in usable if tool not in request.exclude]
         return cached[1].subset(tools=left) if left else None
 
-    def _rank(self, text: ReadText, written: list[int], trie: CodeTrie) -> list[tuple[str, float]]:
+    def _rank(self, writer: Writer, written: list[int], trie: CodeTrie) -> list[tuple[str, float]]:
         """Rank allowed tools behind the ids written so far, best first."""
         if self.room is not None and len(written) + self.tokenizer.code_length > self.room:
-            raise _TooLong
-        text.read(written)
+            raise TooLong
+        writer.text.read(written)
         sizes = self.tokenizer.code_sizes
         starts = code_offsets(sizes) + self.tokenizer.first_code_id
         groups = tuple((int(start), int(start) + size) for start, size in zip(starts, sizes, strict=True))
         with torch.no_grad():
             (found,) = self._engine.search(
-                [written], [trie], self.num_beams, ScoreRule(None, groups), padding=0, prefix=text.prefix()
+                [written], [trie], self.num_beams, ScoreRule(None, groups), padding=0, prefix=writer.text.prefix()
             )
         if isinstance(found, DecodingError):
             raise found
@@ -317,6 +337,9 @@ class CodePlanner(Planner):
             if training:
                 self.model.train()
 
+    def _as_written(self, mark: str) -> str:
+        return self.tokenizer.decode(encode_foreign_text(self.tokenizer, mark)).strip()
+
     def _free_tokens(self) -> torch.Tensor:
         """Give what free text may hold, bool (ids,): no code token and no special token."""
         size = self.tokenizer.required_vocab_size
@@ -350,7 +373,7 @@ class CodePlanner(Planner):
 
 
 @dataclass
-class _Writer:
+class Writer:
     """Writes the free and the constrained parts of one step, and counts tokens."""
 
     planner: CodePlanner
@@ -358,18 +381,18 @@ class _Writer:
     request: PlanRequest
     tokens: int = 0
 
-    def _read(self, ids: list[int]) -> torch.Tensor:
+    def read(self, ids: list[int]) -> torch.Tensor:
         room = self.planner.room
         if room is not None and len(ids) > room:
             logger.info("the conversation has %d tokens, the model reads %d at most", len(ids), room)
-            raise _TooLong
+            raise TooLong
         return self.text.read(ids)
 
-    def _count(self) -> None:
+    def count(self) -> None:
         self.tokens += 1
         deadline = self.request.deadline
         if self.tokens > self.request.max_tokens or (deadline is not None and time.monotonic() > deadline):
-            raise _Spent
+            raise Spent
 
     def thought(self, prompt: list[int]) -> Generator[TextDelta, None, str]:
         """Write a Thought: up to the mark of the action, the end of the turn, or the limit."""
@@ -379,25 +402,25 @@ class _Writer:
         allowed[end] = True
         ids, shown = list(prompt), ""
         for _ in range(planner.max_thought_tokens):
-            token = planner.choose(self._read(ids), allowed)
-            self._count()
+            token = planner.choose(self.read(ids), allowed)
+            self.count()
             if token == end:
                 break
             ids.append(token)
-            text = _body(tokenizer.decode(ids[len(prompt) :]))
+            text = _body(tokenizer.decode(ids[len(prompt) :]), planner.thought_mark)
             if text is None:
                 continue
-            body, found, _ = text.partition(ACTION)
+            body, found, _ = text.partition(planner.action_mark)
             if not found and "�" in body[-4:]:  # half a character
                 continue
-            fresh = body.rstrip() if found else _settled(body)
+            fresh = body.rstrip() if found else _settled(body, planner.action_mark)
             if len(fresh) > len(shown):
                 yield TextDelta("thought", fresh[len(shown) :])
                 shown = fresh
             if found:
                 return clean_thought(body)
-        text = _body(tokenizer.decode(ids[len(prompt) :])) or ""
-        return clean_thought(text.partition(ACTION)[0].replace("�", ""))
+        text = _body(tokenizer.decode(ids[len(prompt) :]), planner.thought_mark) or ""
+        return clean_thought(text.partition(planner.action_mark)[0].replace("�", ""))
 
     def arguments(
         self, written: list[int], document: ToolDocument
@@ -416,8 +439,8 @@ class _Writer:
             if len(ids) - len(written) >= planner.max_argument_tokens:
                 self._close(matcher)
                 break
-            token = planner.choose(self._read(ids), torch.from_numpy(matcher.allowed()))
-            self._count()
+            token = planner.choose(self.read(ids), torch.from_numpy(matcher.allowed()))
+            self.count()
             matcher.accept(token)
             ids.append(token)
             if not matcher.text.endswith("�") and len(matcher.text) > len(shown):
@@ -433,7 +456,7 @@ class _Writer:
         """End arguments that became too long in as few tokens as the schema allows."""
         closing = matcher.closing_tokens(_CLOSING_TOKENS)
         if closing is None:
-            raise _Spent
+            raise Spent
         for token in closing:
             matcher.accept(token)
             self.tokens += 1
@@ -442,30 +465,28 @@ class _Writer:
         """Say whether the model wants a further call in this step rather than the end of its turn."""
         planner = self.planner
         more = encode_foreign_text(planner.tokenizer, f"\n{ACTION}")[0]
-        logits = self._read(written)
+        logits = self.read(written)
         return bool(logits[more] > logits[planner.encoder.end_ids[0]])
 
 
-class _Spent(Exception):
+class Spent(Exception):
     """The budget of the run, or of a part, is spent."""
 
 
-class _TooLong(Exception):
+class TooLong(Exception):
     """The conversation is longer than the model can read."""
 
 
-def _body(text: str) -> str | None:
+def _body(text: str, mark: str) -> str | None:
     """Give what a Thought says so far; ``None`` while its mark is still being written."""
     text = text.lstrip()
-    mark = THOUGHT.strip()
     if text.startswith(mark):
         return text[len(mark) :].lstrip()
     return None if mark.startswith(text) else text
 
 
-def _settled(text: str) -> str:
+def _settled(text: str, mark: str) -> str:
     """Give the part of a text that can no longer become the mark of an action."""
-    mark = ACTION
     for size in range(min(len(mark), len(text)), 0, -1):
         if text.endswith(mark[:size]):
             return text[:-size].rstrip()

@@ -8,6 +8,8 @@ from toolscaler._lazy import lazy_attribute, lazy_names
 
 # Public name -> the module that defines it. Nothing is imported before it is asked for (PEP 562).
 _PUBLIC: dict[str, str] = {
+    "AgentEvaluation": "toolscaler.evaluation.agents",
+    "AgentTask": "toolscaler.evaluation.agents",
     "BM25Retriever": "toolscaler.evaluation.baselines",
     "EmbeddingRetriever": "toolscaler.evaluation.baselines",
     "EvaluationResult": "toolscaler.evaluation.retrieval",
@@ -19,6 +21,7 @@ _PUBLIC: dict[str, str] = {
     "ToolRetrievalEvaluator": "toolscaler.evaluation.retrieval",
     "bootstrap_intervals": "toolscaler.evaluation.statistics",
     "completeness_at_k": "toolscaler.evaluation.metrics",
+    "evaluate_agent": "toolscaler.evaluation.agents",
     "hit_at_k": "toolscaler.evaluation.metrics",
     "mrr_at_k": "toolscaler.evaluation.metrics",
     "ndcg_at_k": "toolscaler.evaluation.metrics",

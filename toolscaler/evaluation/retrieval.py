@@ -32,7 +32,7 @@ class Retriever(Protocol):
 
     def retrieve(
         self, queries: list[str], top_k: int, *, tools: Iterable[str] | None = None
-    ) -> list[list[RetrievedTool]]:
+    ) -> Sequence[Sequence[RetrievedTool]]:
         """Give at most ``top_k`` tools a query, best first, out of ``tools`` (default: all)."""
         ...
 

@@ -36,6 +36,11 @@ class DataSection:
         validation_size: Share for the validation loss of the retrieval stage.
         seed: Seed of the split.
         max_test_queries: Evaluate on at most this many held-out queries, drawn with ``seed``; default: all.
+        trajectories: Training trajectories: ``starter``, or a file or folder in any format that
+            :func:`toolscaler.data.load_trajectories` reads. With them the catalogue gets the tool Finish, with which
+            they end; without them the trajectory and agent stages have nothing to do.
+        trajectory_variants: Of the starter's trajectories: how often each wording is filled with values.
+        unknown_tools: What becomes of trajectories that call tools outside the catalogue: ``raise`` or ``skip``.
     """
 
     tools: str = "starter"
@@ -52,6 +57,9 @@ class DataSection:
     validation_size: float = 0.0
     seed: int = 0
     max_test_queries: int | None = None
+    trajectories: str | None = None
+    trajectory_variants: int = 1
+    unknown_tools: Literal["raise", "skip"] = "raise"
 
 
 @dataclass
@@ -137,6 +145,38 @@ class RetrievalSection:
 
 
 @dataclass
+class TrajectorySection:
+    """The trajectory stage (paper section 4.2); left out where ``data.trajectories`` names none.
+
+    Attributes:
+        protocol: Fields of :class:`toolscaler.data.AgentProtocol`.
+        trainer: Fields of :class:`toolscaler.training.TrajectoryConfig`.
+    """
+
+    protocol: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class AgentSection:
+    """The agent stage: held-out tasks, really worked on. Only the starter catalogue has such tasks.
+
+    Attributes:
+        max_tasks: At most this many tasks, evenly drawn; default: all.
+        free_decoding: Also let the same model write codes and arguments without constraints, for comparison.
+        config: Fields of :class:`toolscaler.agent.AgentConfig`.
+        planner: Settings of :class:`toolscaler.agent.CodePlanner`.
+        seed: Seed of the intervals.
+    """
+
+    max_tasks: int | None = None
+    free_decoding: bool = True
+    config: dict[str, Any] = field(default_factory=dict)
+    planner: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass
 class EvaluationSection:
     """Numbers on the held-out queries.
 
@@ -165,7 +205,7 @@ class RunConfig:
     Attributes:
         output_dir: The run folder.
         seed: Seed of the trained stages.
-        data, base, compression, codebook, embedding, retrieval, evaluation: The stages' sections.
+        data, base, compression, codebook, embedding, retrieval, evaluation, trajectory, agent: The stages' sections.
     """
 
     output_dir: str = "runs/run"
@@ -177,6 +217,8 @@ class RunConfig:
     embedding: EmbeddingSection = field(default_factory=EmbeddingSection)
     retrieval: RetrievalSection = field(default_factory=RetrievalSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    trajectory: TrajectorySection = field(default_factory=TrajectorySection)
+    agent: AgentSection = field(default_factory=AgentSection)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as plain data."""

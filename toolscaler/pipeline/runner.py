@@ -19,6 +19,7 @@ from toolscaler.pipeline.evaluation import evaluate_stage
 from toolscaler.pipeline.manifest import Manifest, fingerprint
 from toolscaler.pipeline.plots import report_stage
 from toolscaler.pipeline.stages import Run
+from toolscaler.pipeline.trajectories import agent_stage, trajectory_stage
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ _STAGES: dict[str, tuple[Stage, tuple[str, ...], tuple[str, ...]]] = {
     "vocabulary": (stages.vocabulary_stage, ("embedding",), ("vocabulary",)),
     "retrieval": (stages.retrieval_stage, ("retrieval", "seed"), ("retrieval", "model")),
     "evaluate": (evaluate_stage, ("evaluation",), ("evaluation",)),
+    "trajectory": (trajectory_stage, ("trajectory", "seed"), ("trajectory", "agent_model")),
+    "agent": (agent_stage, ("agent",), ("agent",)),
     "report": (report_stage, (), ("plots",)),
 }
 

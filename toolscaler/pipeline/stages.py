@@ -15,6 +15,7 @@ import numpy as np
 from toolscaler._files import atomic_folder, write_json, write_text
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
+from toolscaler.data.trajectories import Trajectory
 from toolscaler.errors import ConfigError, DataError
 from toolscaler.pipeline.config import RunConfig, build_section, convert_value
 
@@ -59,6 +60,12 @@ class Run:
             name, revision = base.model, base.revision
         model = AutoModelForCausalLM.from_pretrained(name, revision=revision, **base.model_kwargs)
         return model, AutoTokenizer.from_pretrained(name, revision=revision, **base.tokenizer_kwargs)
+
+    def trajectories(self) -> list[Trajectory]:
+        """Read the training trajectories."""
+        from toolscaler.data import read_trajectories
+
+        return list(read_trajectories(self.folder / "data" / "trajectories.jsonl"))
 
     def load_tokenizer(self) -> ToolscalerTokenizer:
         """Load the tokenizer that knows the codes."""
@@ -113,6 +120,7 @@ def check_settings(config: RunConfig) -> None:
     Raises:
         ConfigError: See :func:`trainer_settings`.
     """
+    from toolscaler.pipeline.trajectories import check_agent_settings
     from toolscaler.training.compression import CompressionConfig
     from toolscaler.training.retrieval import RetrievalConfig
     from toolscaler.training.scratch import ScratchConfig
@@ -120,11 +128,13 @@ def check_settings(config: RunConfig) -> None:
     trainer_settings(CompressionConfig, config.compression.trainer, "compression.trainer", output_dir=config.output_dir)
     trainer_settings(RetrievalConfig, config.retrieval.trainer, "retrieval.trainer", output_dir=config.output_dir)
     build_section(ScratchConfig, config.base.scratch, "base.scratch")
+    check_agent_settings(config)
 
 
 def data_stage(run: Run) -> dict[str, Any]:
     """Read tools and queries, check every label, split, and write all of it as JSON lines."""
-    from toolscaler.data import split_queries
+    from toolscaler.data import save_trajectories, split_queries
+    from toolscaler.pipeline.trajectories import read_training_trajectories, with_finish_tool
 
     section = run.config.data
     documents, queries, notes = _load_data(run)
@@ -150,11 +160,18 @@ def data_stage(run: Run) -> dict[str, Any]:
             raise DataError(f"the split leaves no {name} queries; {len(labelled)} labelled queries were read")
     counts = {name: len(rows) for name, rows in parts.items()}
     summary = {"tools": len(documents), "without_label": len(queries) - len(labelled), **counts}
+    trajectories = None
+    if section.trajectories is not None:
+        documents = with_finish_tool(documents)
+        trajectories, notes["trajectories"] = read_training_trajectories(section, documents)
+        summary |= {"tools": len(documents), "trajectories": len(trajectories)}
     with atomic_folder(run.folder / "data") as folder:
-        _write_lines(folder / "tools.jsonl", [document.to_dict() for document in documents])
+        if trajectories is not None:
+            save_trajectories(folder / "trajectories.jsonl", trajectories)
+        write_lines(folder / "tools.jsonl", [document.to_dict() for document in documents])
         for name, rows in parts.items():
             lines = [{"query": q.text, "tools": list(q.tools), "id": q.id, "split": q.split} for q in rows]
-            _write_lines(folder / f"{name}.jsonl", lines)
+            write_lines(folder / f"{name}.jsonl", lines)
         write_json(folder / "report.json", {**summary, "notes": notes})
     return summary
 
@@ -187,6 +204,7 @@ def _load_data(run: Run) -> tuple[list[ToolDocument], list[ToolQuery], dict[str,
 
 def base_stage(run: Run) -> dict[str, Any]:
     """Make a base from scratch out of documents and training queries, or check that the named one loads."""
+    from toolscaler.pipeline.trajectories import trajectory_texts
     from toolscaler.training.scratch import ScratchConfig, make_scratch_base
 
     section = run.config.base
@@ -195,6 +213,7 @@ def base_stage(run: Run) -> dict[str, Any]:
         return {"model": section.model, "parameters": model.num_parameters(), "vocabulary": len(tokenizer)}
     settings = build_section(ScratchConfig, {"seed": run.config.seed, **section.scratch}, "base.scratch")
     texts = [document.to_text() for document in run.documents] + [query.text for query in run.queries("train")]
+    texts += trajectory_texts(run)
     model, tokenizer = make_scratch_base(texts, run.folder / "base" / "work", settings)
     with atomic_folder(run.folder / "base" / "model") as folder:
         model.save_pretrained(folder)
@@ -227,7 +246,7 @@ def compress_stage(run: Run) -> dict[str, Any]:
     with atomic_folder(folder / "model") as target:
         compressor.save_pretrained(target, save_base=True)
         tokenizer.save_pretrained(target)
-    return {"steps": trainer.state.global_step, **_last_values(trainer.state.log_history)}
+    return {"steps": trainer.state.global_step, **last_values(trainer.state.log_history)}
 
 
 def encode_stage(run: Run) -> dict[str, Any]:
@@ -323,11 +342,11 @@ def retrieval_stage(run: Run) -> dict[str, Any]:
     with atomic_folder(run.folder / "model") as target:
         trained.save_pretrained(target)
         tokenizer.save_pretrained(target)
-        _write_lines(target / "tools.jsonl", [document.to_dict() for document in run.documents])
-    return {"rows": len(rows), "steps": trainer.state.global_step, **_last_values(trainer.state.log_history)}
+        write_lines(target / "tools.jsonl", [document.to_dict() for document in run.documents])
+    return {"rows": len(rows), "steps": trainer.state.global_step, **last_values(trainer.state.log_history)}
 
 
-def _last_values(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def last_values(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Give the last logged training and validation loss."""
     found: dict[str, float] = {}
     for entry in history:
@@ -342,5 +361,6 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write JSON lines, whole or not at all."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
