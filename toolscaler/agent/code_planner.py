@@ -382,6 +382,7 @@ class Writer:
     tokens: int = 0
 
     def read(self, ids: list[int]) -> torch.Tensor:
+        """Give the logits of the token behind ids, float32 (vocabulary,)."""
         room = self.planner.room
         if room is not None and len(ids) > room:
             logger.info("the conversation has %d tokens, the model reads %d at most", len(ids), room)
@@ -389,6 +390,7 @@ class Writer:
         return self.text.read(ids)
 
     def count(self) -> None:
+        """Count a generated token; stop where the budget is spent."""
         self.tokens += 1
         deadline = self.request.deadline
         if self.tokens > self.request.max_tokens or (deadline is not None and time.monotonic() > deadline):
