@@ -357,15 +357,6 @@ def test_index_size_at_a_million_tools():
     assert arrays.nbytes < 16 * len(codes)
 
 
-@settings(max_examples=60, deadline=None)
-@given(sequence_sets)
-def test_end_token_closes_every_sequence(sequences):
-    ended = CodeTrie.from_token_sequences(sequences).with_end_token(77)
-    assert_same(ended, [[*row, 77] for row in sequences])
-    ends = np.flatnonzero(ended.is_end(np.arange(ended.num_nodes)))
-    assert not len(ended.children(ends)[0])  # no sequence begins another any more
-
-
 def test_one_sequence_begins_another_and_two_are_equal():
     trie = CodeTrie.from_token_sequences([[7, 8], [7], [7, 8], [9]], ["long", "short", "twin", "other"])
     short, long = walk(trie, [7]), walk(trie, [7, 8])
@@ -496,7 +487,7 @@ def test_tool_ids_that_do_not_fit_are_refused(ids):
 @pytest.mark.parametrize("end", [None, -1, 2, [50], 5.0, True], ids=repr)
 def test_end_tokens_that_cannot_be_told_apart_are_refused(end):
     with pytest.raises(DecodingError, match="end token"):
-        CodeTrie.from_token_sequences([[1, 2]]).with_end_token(end)
+        CodeTrie.from_token_sequences([[1, 2]]).check_end_token(end)
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 2, 2), ()])

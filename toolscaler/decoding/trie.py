@@ -316,13 +316,19 @@ class CodeTrie:
         """Say for each node whether an (allowed) tool's sequence ends there; bool (B,), false for dead rows."""
         nodes = np.asarray(nodes, dtype=np.int64)
         arrays = self.arrays
-        if arrays.end_count is None:
+        if arrays.end_count is None or arrays.end_start is None:
             return (nodes >= arrays.level_starts[arrays.length]) & self.allows(nodes)
-        ends = (nodes >= 0) & (arrays.end_count[nodes] > 0) & self.allows(nodes)
-        if self._mask is not None:  # of the tools below an allowed node none may end at it
-            for row in np.flatnonzero(ends):
-                ends[row] = len(self.tools_at(int(nodes[row]))) > 0
-        return ends
+        if self._mask is None:
+            return (nodes >= 0) & (arrays.end_count[nodes] > 0)
+        first = arrays.end_start[nodes]
+        return (nodes >= 0) & (self._allowed_before[first + arrays.end_count[nodes]] > self._allowed_before[first])
+
+    @cached_property
+    def _allowed_before(self) -> np.ndarray:
+        """Number of allowed tools among the first ones in the order of the sequences, int32 (N + 1,)."""
+        mask = self._mask if self._mask is not None else np.ones(self.arrays.num_tools, dtype=bool)
+        ordered = mask if self.arrays.order is None else mask[self.arrays.order]
+        return np.concatenate([[0], np.cumsum(ordered, dtype=np.int32)])
 
     def tools_at(self, node: int) -> np.ndarray:
         """Give the (allowed) tools whose sequence ends at a node.
@@ -472,18 +478,6 @@ class CodeTrie:
             raise EmptyCatalogueError("without_tools: expected to leave at least one tool, got none")
         of_mine = kept if self._mask is None else kept[self._mask]
         return self._rebuilt(self.sequences[of_mine], ToolNames(tuple(compress(self.tool_ids, of_mine.tolist()))))
-
-    def with_end_token(self, end_token_id: int) -> CodeTrie:
-        """Give a trie with one more token behind each sequence, so that no sequence begins another.
-
-        Raises:
-            DecodingError: The end token is missing, no token id, or one of the sequences' own.
-        """
-        self.check_end_token(end_token_id)
-        lengths = (self.sequences >= 0).sum(1)
-        longer = _widened(self.sequences, self.sequences.shape[1] + 1)
-        longer[np.arange(len(longer)), lengths] = end_token_id
-        return CodeTrie(longer, self.tool_ids)
 
     def check_end_token(self, end_token_id: Any) -> None:
         """Refuse an end token that could not be told from the sequences.
