@@ -1,4 +1,7 @@
-"""Contract: ``reassign`` gives unique codes whenever there is room, at little added error; twins are told apart."""
+"""Contract: ``reassign`` gives unique codes whenever there is room, at little added error; twins are told apart.
+
+``joint`` gives the least total error over the colliding tools, against full enumeration and scipy.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from toolscaler.codebook import count_collisions, resolve_collisions
+from toolscaler.codebook import Codebook, count_collisions, resolve_collisions
 from toolscaler.codebook.checks import code_groups
 from toolscaler.codebook.collisions import squared_errors, suffix_size
-from toolscaler.codebook.reassign import nearest_combinations
+from toolscaler.codebook.quantizers import nearest_combinations
 from toolscaler.codebook.residual_kmeans import encode_residual
-from toolscaler.errors import CodebookError
+from toolscaler.errors import CodebookError, MissingDependencyError
 
 
 def problem(count, gists, levels, centroids, dim=3, seed=0, spread=0.3, distinct=None):
@@ -231,3 +234,109 @@ def test_bad_requests_are_refused():
         resolve_collisions(codes, reduced, tables, "suffix", occupied=codes)
     with pytest.raises(CodebookError, match="one row of codes"):
         count_collisions(codes, reduced[:2])
+
+
+# ---------------------------------------------------------------- joint reassignment
+
+
+def crowded(codes):
+    groups, _ = code_groups(codes)
+    return np.bincount(groups)[groups] > 1
+
+
+def dense_optimum(codes, reduced, tables):
+    """Slow twin: scipy's dense assignment of the colliding tools to every sequence that no other tool has."""
+    optimize = pytest.importorskip("scipy.optimize")
+    costs = all_costs(reduced, tables)
+    crowd = crowded(codes)
+    settled = {tuple(code) for code in codes[~crowd].tolist()}
+    free = [code for code in costs if code not in settled]
+    table = np.array([[costs[code][tool] for code in free] for tool in np.flatnonzero(crowd)]).reshape(-1, len(free))
+    rows, columns = optimize.linear_sum_assignment(table)
+    alone = sum(costs[tuple(codes[tool].tolist())][tool] for tool in np.flatnonzero(~crowd))
+    return table[rows, columns].sum() + alone
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_against_full_enumeration(seed):
+    codes, reduced, tables = problem(4, 2, 1, 3, seed=seed, spread=0.05)
+    result = resolve_collisions(codes, reduced, tables, reassignment="joint", beam_width=3)
+    costs, crowd = all_costs(reduced, tables), crowded(codes)
+    best = min(
+        sum(costs[code][tool] for tool, code in enumerate(choice))
+        for choice in itertools.permutations(costs, 4)
+        if all(crowd[tool] or choice[tool] == tuple(codes[tool].tolist()) for tool in range(4))
+    )
+    assert is_unique(result.codes)
+    assert result.error_after == pytest.approx(best, rel=1e-4, abs=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([(1, 2, 5), (2, 1, 6), (2, 2, 3), (3, 1, 4)]),
+    st.integers(0, 10_000),
+    st.floats(0.01, 0.6),
+    st.booleans(),
+    st.data(),
+)
+def test_against_dense_assignment(shape, seed, spread, twins, data):
+    gists, levels, centroids = shape
+    count = data.draw(st.integers(1, min(centroids ** (gists * levels), 40)))
+    distinct = data.draw(st.integers(1, count)) if twins else None
+    codes, reduced, tables = problem(count, *shape, seed=seed, spread=spread, distinct=distinct)
+    width = centroids**levels  # lists are exact
+    result = resolve_collisions(codes, reduced, tables, reassignment="joint", beam_width=width)
+    assert is_unique(result.codes)
+    np.testing.assert_array_equal(result.codes[~crowded(codes)], codes[~crowded(codes)])
+    assert result.error_after == pytest.approx(dense_optimum(codes, reduced, tables), rel=1e-4, abs=1e-4)
+
+
+def test_narrow_lists_are_lengthened_until_the_optimum_is_sure():
+    # 25 tools at one point of 729 sequences: sixteen first candidates are too few for all.
+    codes, reduced, tables = problem(120, 2, 3, 3, seed=2, spread=0.02)
+    joint = resolve_collisions(codes, reduced, tables, reassignment="joint", beam_width=27)
+    assert joint.error_after == pytest.approx(dense_optimum(codes, reduced, tables), rel=1e-4)
+    greedy = resolve_collisions(codes, reduced, tables, beam_width=27)
+    assert joint.error_after <= greedy.error_after + 1e-4
+    narrow = resolve_collisions(codes, reduced, tables, reassignment="joint", beam_width=1)
+    assert is_unique(narrow.codes)
+    assert narrow.error_after <= 1.1 * joint.error_after
+
+
+def test_the_space_can_be_filled_and_occupied_sequences_stay_out():
+    codes, reduced, tables = problem(81, 2, 2, 3, seed=1, spread=0.01)
+    full = resolve_collisions(codes, reduced, tables, reassignment="joint")
+    assert is_unique(full.codes)
+    first = resolve_collisions(codes[:50], reduced[:50], tables, reassignment="joint").codes
+    rest = resolve_collisions(codes[50:], reduced[50:], tables, reassignment="joint", occupied=first).codes
+    assert is_unique(np.concatenate([first, rest]))
+    with pytest.raises(CodebookError, match=r"at most 81 tools .*3\^4.* beside 50"):
+        resolve_collisions(*problem(32, 2, 2, 3), reassignment="joint", occupied=first)
+
+
+def test_nothing_to_do_and_unknown_names():
+    codes, reduced, tables = problem(1, 2, 2, 3)
+    np.testing.assert_array_equal(resolve_collisions(codes, reduced, tables, reassignment="joint").codes, codes)
+    with pytest.raises(CodebookError, match="reassignment of greedy, joint"):
+        resolve_collisions(codes, reduced, tables, reassignment="some")
+
+
+def test_a_codebook_keeps_its_reassignment(embeddings, make_embeddings):
+    settings_ = {"num_centroids": 5, "reduced_dim": 4}
+    greedy = Codebook.fit(embeddings, **settings_)
+    joint = Codebook.fit(embeddings, **settings_, reassignment="joint")
+    np.testing.assert_array_equal(greedy.quantize(embeddings), joint.quantize(embeddings))
+    reduced = joint.reduce(embeddings)
+    errors = [squared_errors(book.codes, reduced, book.quantizers).sum() for book in (greedy, joint)]
+    assert errors[1] <= errors[0] + 1e-3
+    new = make_embeddings(40, seed=4)
+    assert is_unique(np.concatenate([joint.codes, joint.assign(new)]))
+    assert Codebook.from_tensors(joint.to_tensors(), joint.to_config()).settings.reassignment == "joint"
+
+
+def test_without_scipy_the_extra_is_named(monkeypatch):
+    codes, reduced, tables = problem(20, 2, 2, 3, spread=0.01)
+    monkeypatch.setitem(__import__("sys").modules, "scipy.sparse", None)
+    with pytest.raises(MissingDependencyError, match=r"toolscaler\[train\]"):
+        resolve_collisions(codes, reduced, tables, reassignment="joint")

@@ -100,7 +100,8 @@ def test_files_of_two_codebooks_do_not_mix(make_embeddings, folder, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, "format_version 1, got 2"),
+        ({"format_version": 3}, "format_version 1 or 2, got 3"),
+        ({"format_version": 2}, "does not fit"),
         ({"format_version": None}, "got None"),
         ({"collisions": "ignore"}, "reassign"),
         ({"collisions": None}, "collisions"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,16 @@ from toolscaler.codebook.checks import (
 from toolscaler.codebook.collisions import COLLISION_POLICIES, CollisionPolicy, resolve_collisions
 from toolscaler.codebook.fitting import fit_parts
 from toolscaler.codebook.level_rows import level_rows
-from toolscaler.codebook.pca import project
-from toolscaler.codebook.residual_kmeans import decode_residual, encode_residual
+from toolscaler.codebook.preprocessing import Preprocessing, preprocessing_from_tensors
+from toolscaler.codebook.quantizers import Quantizer, quantizer_from_tensors
+from toolscaler.codebook.settings import (
+    EncodingName,
+    MetricName,
+    ProjectionName,
+    QuantizerName,
+    QuantizerSettings,
+    ReassignmentName,
+)
 from toolscaler.errors import CodebookError
 
 FloatArray = NDArray[np.float32]
@@ -33,26 +42,30 @@ _TENSORS = {
     "pca_components": "VRD",
     "pca_explained_variance": "VR",
     "pca_explained_variance_ratio": "VR",
-    "centroids": "VLKR",
+    "centroids": "VLKZ",
 }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Codebook:
-    """PCA and centroid tables of every gist position, and the codes of the tools they were fitted on (paper 4.1).
+    """Projection and quantiser of every gist position, and the codes of the tools they were fitted on (paper 4.1).
 
     Make one with :meth:`fit` or :meth:`from_pretrained`. It is immutable: its arrays are read-only copies.
 
     Attributes:
         pca_mean: float32 (V, D).
-        pca_components: float32 (V, R, D), orthonormal rows.
+        pca_components: float32 (V, R, D), orthonormal rows; (V, 0, D) with ``projection="none"``.
         pca_explained_variance: float32 (V, R).
         pca_explained_variance_ratio: float32 (V, R), shares of the total variance of the fitted embeddings.
-        centroids: float32 (V, L, K, R).
+        centroids: float32 (V, L, K, R); levels of fewer codes end in zeros. For ``rqvae`` they lie in its latent space
+            of Z dimensions, for ``hierarchical_kmeans`` they are averages over the tree.
         collisions: How codes are kept apart: ``reassign``, ``suffix`` or ``share``.
         codes: int32 (N, code_length), the codes of the fitted tools; (0, code_length) without assignments.
         tool_ids: The N tool ids, in the order of ``codes``.
         suffix_size: Size of the last, counting position with policy ``suffix``; 0 with the others.
+        settings: Quantiser, encoding, reassignment and preprocessing by name.
+        level_sizes: Codes of each of the L levels; K each if not given.
+        extra_tensors: Arrays that only some quantisers and preprocessing steps have, by name.
     """
 
     pca_mean: FloatArray
@@ -64,6 +77,9 @@ class Codebook:
     codes: IntArray = field(default_factory=lambda: np.zeros((0, 0), dtype=np.int32))
     tool_ids: tuple[str, ...] = ()
     suffix_size: int = 0
+    settings: QuantizerSettings = field(default_factory=QuantizerSettings)
+    level_sizes: tuple[int, ...] = ()
+    extra_tensors: Mapping[str, NDArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
@@ -72,7 +88,8 @@ class Codebook:
             if array.ndim != len(letters):
                 raise CodebookError(f"expected {name} of shape ({', '.join(letters)}), got {array.shape}")
             for letter, size in zip(letters, array.shape, strict=True):
-                if sizes.setdefault(letter, size) != size or size < 1:
+                least = 0 if letter == "R" and self.settings.projection == "none" else 1
+                if sizes.setdefault(letter, size) != size or size < least:
                     raise CodebookError(f"{name}: expected {letter} = {sizes[letter]} (at least 1), got {size}")
             if not np.isfinite(array).all():
                 raise CodebookError(f"expected finite values in {name}, got NaN or infinity")
@@ -81,10 +98,49 @@ class Codebook:
             raise CodebookError(f"expected collisions of {', '.join(COLLISION_POLICIES)}, got {self.collisions!r}")
         if (self.suffix_size > 0) != (self.collisions == "suffix"):
             raise CodebookError(f"expected a suffix size with policy 'suffix' only, got {self.suffix_size}")
+        self._set_parts(sizes)
         empty = np.size(self.codes) == 0 and not self.tool_ids
         self._set("codes", check_codes(None if empty else self.codes, self.code_sizes))
         self._set("tool_ids", tuple(self.tool_ids))
         check_tool_ids(self.tool_ids, len(self.codes))
+
+    def _set_parts(self, sizes: dict[str, int]) -> None:
+        """Check what belongs to the quantiser and build the working objects."""
+        levels = tuple(self.level_sizes) or (sizes["K"],) * sizes["L"]
+        if len(levels) != sizes["L"] or max(levels) != sizes["K"] or min(levels) < 1:
+            raise CodebookError(f"expected {sizes['L']} level sizes of 1 to {sizes['K']}, got {levels}")
+        self._set("level_sizes", levels)
+        extra = {name: np.array(self.extra_tensors[name], order="C") for name in sorted(self.extra_tensors)}
+        for name, array in extra.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise CodebookError(f"expected finite values in {name}, got NaN or infinity")
+            array.setflags(write=False)
+        self._set("extra_tensors", extra)
+        width = sizes["R"] if self.settings.projection == "pca" else sizes["D"]
+        shapes = {"input_norm": (sizes["V"],), "scale": (sizes["V"], width), "point_norm": (sizes["V"],)}
+        for name in self.settings.preprocessing_tensors():
+            if name not in extra or extra[name].shape != shapes[name]:
+                raise CodebookError(
+                    f"expected {name} of shape {shapes[name]}, got {getattr(extra.get(name), 'shape', None)}"
+                )
+        own: list[dict[str, NDArray]] = [{} for _ in range(sizes["V"])]
+        for name in set(extra) - set(self.settings.preprocessing_tensors()):
+            gist, _, part = name.partition(".")
+            number = gist.removeprefix("gist_")
+            if not part or not number.isdecimal() or int(number) >= len(own):
+                raise CodebookError(f"expected no array {name!r} with quantizer {self.settings.quantizer}")
+            own[int(number)][part] = extra[name]
+        quantizers = tuple(
+            quantizer_from_tensors(self.settings.quantizer, table, levels, part)
+            for table, part in zip(self.centroids, own, strict=True)
+        )
+        if quantizers[0].reconstruct(np.zeros((1, len(levels)), dtype=np.int32)).shape[1] != width:
+            raise CodebookError(f"expected a quantizer of {width} dimensions, got centroids {self.centroids.shape}")
+        self._set("_quantizers", quantizers)
+        steps = (
+            preprocessing_from_tensors(self.pca_mean, self.pca_components, extra, gist) for gist in range(sizes["V"])
+        )
+        self._set("_steps", tuple(steps))
 
     def _set(self, name: str, value: Any) -> None:
         if isinstance(value, np.ndarray):
@@ -105,13 +161,23 @@ class Codebook:
 
     @property
     def num_centroids(self) -> int:
-        """K, centroids per level."""
+        """K, centroids per level; of the largest level where they differ."""
         return self.centroids.shape[2]
 
     @property
     def reduced_dim(self) -> int:
-        """R, dimension after PCA."""
-        return self.centroids.shape[3]
+        """R, dimension after PCA; D without a projection."""
+        return self.pca_components.shape[1] or self.hidden_size
+
+    @property
+    def quantizers(self) -> tuple[Quantizer, ...]:
+        """The quantiser of each gist position, on vectors that :meth:`reduce` gives."""
+        return self._quantizers  # type: ignore[attr-defined]
+
+    @property
+    def preprocessing(self) -> tuple[Preprocessing, ...]:
+        """The steps before the quantiser of each gist position."""
+        return self._steps  # type: ignore[attr-defined]
 
     @property
     def hidden_size(self) -> int:
@@ -120,8 +186,8 @@ class Codebook:
 
     @property
     def code_sizes(self) -> tuple[int, ...]:
-        """Vocabulary size of each code position: K for each of the V·L, then the suffix's with policy ``suffix``."""
-        sizes = (self.num_centroids,) * (self.num_gists * self.num_levels)
+        """Vocabulary size of each code position: the level's for each of the V·L, then the suffix's if there is one."""
+        sizes = self.level_sizes * self.num_gists
         return (*sizes, self.suffix_size) if self.collisions == "suffix" else sizes
 
     @property
@@ -135,7 +201,8 @@ class Codebook:
     def __repr__(self) -> str:
         return (
             f"Codebook(tools={len(self)}, V={self.num_gists}, L={self.num_levels}, K={self.num_centroids}, "
-            f"R={self.reduced_dim}, D={self.hidden_size}, collisions={self.collisions!r})"
+            f"R={self.reduced_dim}, D={self.hidden_size}, collisions={self.collisions!r}, "
+            f"quantizer={self.settings.quantizer!r})"
         )
 
     def __eq__(self, other: object) -> bool:
@@ -154,6 +221,8 @@ class Codebook:
         """SHA-256 over tensors, policy and tool ids; equal codebooks have equal fingerprints."""
         digest = hashlib.sha256(tensors_sha256(self.to_tensors()).encode())
         digest.update(f"{self.collisions}\0{self.suffix_size}\0".encode())
+        if self.settings != QuantizerSettings():
+            digest.update(json.dumps(self.settings.to_dict(), sort_keys=True).encode())
         digest.update("\0".join(self.tool_ids).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
@@ -173,8 +242,19 @@ class Codebook:
         seed: int = 0,
         max_iterations: int = 100,
         num_restarts: int = 1,
+        quantizer: QuantizerName = "residual_kmeans",
+        quantizer_options: Mapping[str, Any] | None = None,
+        encoding: EncodingName = "greedy",
+        beam_width: int = 8,
+        reassignment: ReassignmentName = "greedy",
+        projection: ProjectionName = "pca",
+        whiten: bool = False,
+        normalize: bool = False,
+        metric: MetricName = "l2",
     ) -> Codebook:
-        """Fit PCA and residual k-means for each gist position, and give every tool its codes (paper section 4.1).
+        """Fit a projection and a quantiser for each gist position, and give every tool its codes (paper section 4.1).
+
+        The defaults, PCA and residual k-means, are the paper's.
 
         Args:
             embeddings: float (N, V, D); float32 memory is read in row blocks and never copied whole, so a memory map
@@ -184,19 +264,51 @@ class Codebook:
             num_centroids: K (paper: 512).
             reduced_dim: R (paper: 32).
             collisions: See :func:`~toolscaler.codebook.resolve_collisions`.
-            balanced: Cap the size of every cluster at 1.5 times the mean.
+            balanced: Cap the size of every cluster at 1.5 times the mean; the same as
+                ``quantizer="balanced_residual_kmeans"``.
             seed: Seed of every random choice; the same input and seed give the same codebook.
             max_iterations: Most Lloyd iterations of one k-means run.
             num_restarts: k-means runs per level; the best is kept.
+            quantizer: ``residual_kmeans``; ``balanced_residual_kmeans``; ``product_kmeans`` (groups of dimensions, no
+                residual); ``hierarchical_kmeans`` (clusters inside clusters); ``fsq`` (residual k-means whose last
+                level is a grid); ``rqvae`` (trained on the CPU with torch; the paper's contrast).
+            quantizer_options: ``product_kmeans``: ``split`` (``balanced``, ``contiguous``). ``hierarchical_kmeans``:
+                ``tools_per_leaf`` (4). ``fsq``: ``levels``, values of each axis of the grid. ``rqvae``: ``steps``,
+                ``batch_size``, ``learning_rate``, ``hidden_size``, ``latent_dim``, ``commitment``, ``evaluate_every``.
+                The others have none.
+            encoding: ``greedy`` (the paper's Algorithm 1), or ``beam``: the levels of a gist position are searched
+                together, which lowers the error. Tools added later are coded the same way.
+            beam_width: Prefixes kept a level with ``encoding="beam"``.
+            reassignment: With ``collisions="reassign"``: ``greedy``, or ``joint`` for the least total added error.
+                Tools added later are reassigned the same way.
+            projection: ``pca``, or ``none``: R is D then, and ``reduced_dim`` is not looked at.
+            whiten: Divide every reduced dimension by its standard deviation.
+            normalize: Bring embeddings to one length before the projection.
+            metric: ``l2`` or ``cosine`` (of the reduced vectors).
 
         Returns:
             The codebook. Settings that N tools cannot fill are lowered with a warning
             (:func:`~toolscaler.codebook.shrink_for_catalogue`).
 
         Raises:
-            CodebookError: Wrong shape or dtype, NaN or infinite values, repeated tool ids, or (``reassign``) more tools
-                than code sequences.
+            CodebookError: Wrong shape or dtype, NaN or infinite values, repeated tool ids, an unknown name or option,
+                or (``reassign``) more tools than code sequences.
         """
+        if balanced:
+            if quantizer not in ("residual_kmeans", "balanced_residual_kmeans"):
+                raise CodebookError(f"expected balanced=True with residual_kmeans only, got quantizer {quantizer!r}")
+            quantizer = "balanced_residual_kmeans"
+        settings = QuantizerSettings(
+            quantizer=quantizer,
+            options=quantizer_options or {},
+            encoding=encoding,
+            beam_width=beam_width,
+            reassignment=reassignment,
+            projection=projection,
+            whiten=whiten,
+            normalize=normalize,
+            metric=metric,
+        )
         parts = fit_parts(
             embeddings,
             tool_ids,
@@ -204,7 +316,7 @@ class Codebook:
             num_centroids=num_centroids,
             reduced_dim=reduced_dim,
             collisions=collisions,
-            balanced=balanced,
+            settings=settings,
             seed=seed,
             max_iterations=max_iterations,
             num_restarts=num_restarts,
@@ -217,12 +329,15 @@ class Codebook:
             **{name: getattr(self, name) for name in _TENSORS},
             collisions=self.collisions,
             suffix_size=self.suffix_size,
+            settings=self.settings,
+            level_sizes=self.level_sizes,
+            extra_tensors=self.extra_tensors,
         )
 
     # ------------------------------------------------------------------ embeddings -> codes
 
     def reduce(self, embeddings: NDArray[np.floating]) -> FloatArray:
-        """Project embeddings with the frozen PCA.
+        """Project embeddings with the frozen PCA (and the other preprocessing steps, if there are any).
 
         Args:
             embeddings: float (N, V, D).
@@ -234,16 +349,17 @@ class Codebook:
             CodebookError: Wrong shape or dtype, NaN or infinite values.
         """
         data = check_embeddings(embeddings, self.num_gists, self.hidden_size)
-        parts = [
-            project(data[:, gist], self.pca_mean[gist], self.pca_components[gist]) for gist in range(self.num_gists)
-        ]
-        reduced = np.stack(parts, axis=1)
+        reduced = np.stack([step.reduce(data[:, gist]) for gist, step in enumerate(self.preprocessing)], axis=1)
         require_finite(reduced)
         return reduced
 
     def encode_reduced(self, reduced: FloatArray) -> IntArray:
-        """Nearest centroid level after level for reduced embeddings: float32 (N, V, R) -> int32 (N, V·L)."""
-        parts = [encode_residual(reduced[:, gist], self.centroids[gist]) for gist in range(self.num_gists)]
+        """Code reduced embeddings, before any collision policy: float32 (N, V, R) -> int32 (N, V·L).
+
+        Nearest centroid level after level, or by beam search with ``encoding="beam"``.
+        """
+        beam = self.settings.beam_width if self.settings.encoding == "beam" else None
+        parts = [part.quantize(reduced[:, gist], beam_width=beam) for gist, part in enumerate(self.quantizers)]
         return np.concatenate(parts, axis=1)
 
     def quantize(
@@ -266,7 +382,13 @@ class Codebook:
         codes = self.encode_reduced(reduced)
         if unique_against is None:
             return codes
-        return resolve_collisions(codes, reduced, self.centroids, "reassign", occupied=unique_against).codes
+        return self._resolve(codes, reduced, "reassign", unique_against)
+
+    def _resolve(
+        self, codes: IntArray, reduced: FloatArray, policy: CollisionPolicy, occupied: NDArray[np.integer]
+    ) -> IntArray:
+        how = self.settings.reassignment
+        return resolve_collisions(codes, reduced, self.quantizers, policy, occupied=occupied, reassignment=how).codes
 
     def assign(
         self,
@@ -299,9 +421,7 @@ class Codebook:
                 )
         existing = self.codes if existing_codes is None else check_codes(existing_codes, self.code_sizes)
         reduced = self.reduce(embeddings)
-        codes = resolve_collisions(
-            self.encode_reduced(reduced), reduced, self.centroids, self.collisions, occupied=existing
-        ).codes
+        codes = self._resolve(self.encode_reduced(reduced), reduced, self.collisions, existing)
         if self.collisions == "suffix" and len(codes) and codes[:, -1].max() >= self.suffix_size:
             raise CodebookError(
                 f"expected at most {self.suffix_size} tools of one code sequence (the suffix vocabulary), got "
@@ -325,12 +445,14 @@ class Codebook:
         """
         content = self._content_codes(codes)
         result = np.empty((len(content), self.num_gists, self.hidden_size), dtype=np.float32)
-        for gist in range(self.num_gists):
-            result[:, gist] = (
-                decode_residual(self.gist_codes(content, gist), self.centroids[gist]) @ self.pca_components[gist]
-            )
+        for gist, quantizer in enumerate(self.quantizers):
+            result[:, gist] = self.expand(quantizer.reconstruct(self.gist_codes(content, gist)), gist)
             result[:, gist] += self.pca_mean[gist]
         return result
+
+    def expand(self, points: NDArray[np.floating], gist: int) -> NDArray[np.floating]:
+        """Take reduced vectors (N, R) of a gist position, or differences of such, back to (N, D), without the mean."""
+        return self.preprocessing[gist].expand(points)
 
     def level_embeddings(
         self, embeddings: NDArray[np.floating], codes: NDArray[np.integer] | None = None
@@ -372,7 +494,7 @@ class Codebook:
 
     def to_tensors(self) -> dict[str, NDArray]:
         """Give the arrays that make up the codebook, by name; :meth:`from_tensors` takes them back."""
-        return {**{name: getattr(self, name) for name in _TENSORS}, "codes": self.codes}
+        return {**{name: getattr(self, name) for name in _TENSORS}, "codes": self.codes, **self.extra_tensors}
 
     def to_config(self) -> dict[str, Any]:
         """Give what is not an array as values that JSON can hold, with ``format_version`` and a checksum."""

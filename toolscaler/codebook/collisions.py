@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolscaler.codebook.checks import check_codes, code_groups
+from toolscaler.codebook.joint import reassign_jointly
+from toolscaler.codebook.quantizers.base import Quantizer, TableQuantizer
 from toolscaler.codebook.reassign import DEFAULT_BEAM_WIDTH, Code, reassign
+from toolscaler.codebook.settings import ReassignmentName
 from toolscaler.errors import CodebookError
 
 logger = logging.getLogger(__name__)
@@ -104,24 +108,40 @@ def count_collisions(codes: IntArray, embeddings: NDArray[np.floating]) -> Colli
     return CollisionCounts(len(codes), count, harmful, len(colliding) - len(distinct))
 
 
-def squared_errors(codes: IntArray, reduced: FloatArray, centroids: FloatArray) -> NDArray[np.float64]:
-    """Squared quantisation error of each tool in PCA space.
+def squared_errors(
+    codes: IntArray, reduced: FloatArray, centroids: FloatArray | Sequence[Quantizer]
+) -> NDArray[np.float64]:
+    """Squared quantisation error of each tool, in the space where its codes are chosen (PCA space but for RQ-VAE).
 
     Args:
         codes: Integers (N, V·L).
         reduced: float32 (N, V, R).
-        centroids: float32 (V, L, K, R).
+        centroids: float32 (V, L, K, R), or the V quantisers.
 
     Returns:
         float64 (N,).
     """
-    num_gists, num_levels = centroids.shape[:2]
+    quantizers = as_quantizers(centroids)
+    points = [quantizer.to_points(reduced[:, gist]) for gist, quantizer in enumerate(quantizers)]
+    return _point_errors(codes, points, quantizers)
+
+
+def as_quantizers(centroids: FloatArray | Sequence[Quantizer]) -> tuple[Quantizer, ...]:
+    """Give quantisers as they are, and an array of centroid tables (V, L, K, R) as V table quantisers."""
+    if isinstance(centroids, np.ndarray):
+        return tuple(TableQuantizer(list(tables)) for tables in centroids)
+    return tuple(centroids)
+
+
+def _point_errors(
+    codes: IntArray, points: Sequence[FloatArray], quantizers: Sequence[Quantizer]
+) -> NDArray[np.float64]:
     total = np.zeros(len(codes), dtype=np.float64)
-    for gist in range(num_gists):
-        rest = reduced[:, gist].astype(np.float32)
-        for level in range(num_levels):
-            rest -= centroids[gist, level][codes[:, gist * num_levels + level]]
-        total += np.einsum("nr,nr->n", rest, rest, dtype=np.float64)
+    start = 0
+    for part, quantizer in zip(points, quantizers, strict=True):
+        stop = start + len(quantizer.sizes)
+        total += quantizer.point_errors(part, codes[:, start:stop])
+        start = stop
     return total
 
 
@@ -154,11 +174,12 @@ def suffix_size(codes: IntArray) -> int:
 def resolve_collisions(
     codes: NDArray[np.integer],
     reduced: FloatArray,
-    centroids: FloatArray,
+    centroids: FloatArray | Sequence[Quantizer],
     policy: CollisionPolicy = "reassign",
     *,
     occupied: NDArray[np.integer] | None = None,
     beam_width: int = DEFAULT_BEAM_WIDTH,
+    reassignment: ReassignmentName = "greedy",
 ) -> CollisionResolution:
     """Turn codes that may collide into codes under a collision policy.
 
@@ -167,43 +188,52 @@ def resolve_collisions(
     walked best-first by their summed squared error; lists grow whenever all their combinations are taken, so the
     search ends for every tool as long as the space has room. The tool whose second choice would cost most more than
     its first is served first, so that of the tools of a group the one that loses most by moving stays.
+    ``reassignment="joint"`` gives the same tools the sequences of least total error (a minimum-cost assignment).
 
     Args:
         codes: Integers (N, V·L), position p = i·L + l.
         reduced: float32 (N, V, R), the embeddings after PCA.
-        centroids: float32 (V, L, K, R).
+        centroids: float32 (V, L, K, R), or the V quantisers.
         policy: ``reassign`` (unique, same length), ``suffix`` (unique, one more code that counts the tools of a group
             from 0) or ``share`` (codes stay as they are).
         occupied: Codes of other tools that must not be given again: (M, V·L), for ``suffix`` (M, V·L + 1). ``share``
             does not look at them.
         beam_width: Combinations per gist position that ``reassign`` looks at first; ``K**L`` makes the search exact.
+        reassignment: ``greedy`` (one tool after the other) or ``joint`` (all together; needs scipy, which the extras
+            ``train`` and ``eval`` bring).
 
     Returns:
         The codes, which tools moved, and the quantisation error before and after.
 
     Raises:
-        CodebookError: Shapes or values do not fit, the policy is unknown, or ``reassign`` has more tools than the space
+        CodebookError: Shapes or values do not fit, a name is unknown, or ``reassign`` has more tools than the space
             has sequences.
+        MissingDependencyError: ``joint`` without scipy.
     """
     if policy not in COLLISION_POLICIES:
         raise CodebookError(f"expected a collision policy of {', '.join(COLLISION_POLICIES)}, got {policy!r}")
-    length = centroids.shape[0] * centroids.shape[1]
-    codes = check_codes(codes, (centroids.shape[2],) * length)
-    if reduced.shape != (len(codes), centroids.shape[0], centroids.shape[3]):
+    if reassignment not in get_args(ReassignmentName):
+        raise CodebookError(f"expected reassignment of {', '.join(get_args(ReassignmentName))}, got {reassignment!r}")
+    quantizers = as_quantizers(centroids)
+    sizes = tuple(size for quantizer in quantizers for size in quantizer.sizes)
+    length = len(sizes)
+    codes = check_codes(codes, sizes)
+    dim = quantizers[0].reconstruct(np.zeros((1, len(quantizers[0].sizes)), dtype=np.int32)).shape[1]
+    if reduced.shape != (len(codes), len(quantizers), dim):
         raise CodebookError(
-            f"expected reduced embeddings of shape {(len(codes), centroids.shape[0], centroids.shape[3])}, "
-            f"got {reduced.shape}"
+            f"expected reduced embeddings of shape {(len(codes), len(quantizers), dim)}, got {reduced.shape}"
         )
     if beam_width < 1:
         raise CodebookError(f"expected a beam width of at least 1, got {beam_width}")
-    before = squared_errors(codes, reduced, centroids)
+    points = [quantizer.to_points(reduced[:, gist]) for gist, quantizer in enumerate(quantizers)]
+    before = _point_errors(codes, points, quantizers)
     result, after = codes, before
     if policy == "suffix":
         result = _suffixes(codes, check_codes(occupied, None, length=length + 1))
     elif policy == "reassign":
-        others = check_codes(occupied, (centroids.shape[2],) * length)
-        result = reassign(codes, np.ascontiguousarray(reduced, dtype=np.float32), centroids, others, beam_width)
-        after = squared_errors(result, reduced, centroids)
+        search = reassign if reassignment == "greedy" else reassign_jointly
+        result = search(codes, points, quantizers, check_codes(occupied, sizes), beam_width)
+        after = _point_errors(result, points, quantizers)
     moved = (result[:, :length] != codes).any(axis=1)
     resolution = CollisionResolution(result, moved, float(before.sum()), float(after.sum()))
     if moved.any():

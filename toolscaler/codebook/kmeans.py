@@ -7,6 +7,7 @@ Distances are computed in row blocks that stay in the processor's cache, so no (
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,8 @@ IntArray = NDArray[np.int32]
 _BLOCK_ROWS = 256
 # k-means++ sees at most this many vectors (or 16 a centroid): more of them change the result less than the seed does.
 _SEEDING_ROWS = 4096
+# Lloyd iterations see at most this many vectors (or 256 a centroid); the paper's 46,985 tools are below it.
+_LLOYD_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -180,18 +183,19 @@ def _reseed(centroids: FloatArray, sizes: NDArray[np.int64], vectors: FloatArray
     return len(farthest)
 
 
+def _assign(vectors: FloatArray, centroids: FloatArray, max_cluster_size: int | None) -> tuple[IntArray, FloatArray]:
+    if max_cluster_size is None:
+        return nearest_centroids(vectors, centroids)
+    return capped_nearest_centroids(vectors, centroids, max_cluster_size)
+
+
 def _lloyd(
     vectors: FloatArray, centroids: FloatArray, *, max_iterations: int, tolerance: float, max_cluster_size: int | None
 ) -> KMeansResult:
     columns = np.ascontiguousarray(vectors.T, dtype=np.float64)
     count = len(centroids)
 
-    def assign(current: FloatArray) -> tuple[IntArray, FloatArray]:
-        if max_cluster_size is None:
-            return nearest_centroids(vectors, current)
-        return capped_nearest_centroids(vectors, current, max_cluster_size)
-
-    labels, distances = assign(centroids)
+    labels, distances = _assign(vectors, centroids, max_cluster_size)
     inertia = float(distances.sum(dtype=np.float64))
     best = KMeansResult(centroids, labels, inertia, 0)
     for iteration in range(1, max_iterations + 1):
@@ -199,7 +203,7 @@ def _lloyd(
         updated[sizes == 0] = centroids[sizes == 0]
         moved = _reseed(updated, sizes, vectors, distances)
         centroids = updated
-        labels, distances = assign(centroids)
+        labels, distances = _assign(vectors, centroids, max_cluster_size)
         previous, inertia = inertia, float(distances.sum(dtype=np.float64))
         if inertia < best.inertia:
             best = KMeansResult(centroids, labels, inertia, iteration)
@@ -230,6 +234,9 @@ def kmeans(
         max_cluster_size: Cap on the size of every cluster; ``None`` for plain k-means. With a cap the labels are not
             always the nearest centroids.
 
+    More than 65,536 vectors (or 256 a centroid, if that is more) are clustered by a random sample of that size; then
+    all of them get their labels.
+
     Returns:
         The centroids, labels and inertia. Clusters that run empty are seeded again at the vectors farthest from their
         centroids; only with fewer distinct vectors than centroids do some stay empty.
@@ -244,6 +251,10 @@ def kmeans(
     if max_iterations < 1 or num_restarts < 1:
         raise CodebookError(f"expected at least 1 iteration and 1 run, got {max_iterations} and {num_restarts}")
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    everything, cap = vectors, max_cluster_size
+    if len(vectors) > (rows := max(_LLOYD_ROWS, 256 * num_centroids)):
+        vectors = vectors[np.sort(rng.choice(len(vectors), size=rows, replace=False))]
+        cap = None if cap is None else math.ceil(cap * rows / len(everything))
     best: KMeansResult | None = None
     for _ in range(num_restarts):
         limit = max(_SEEDING_ROWS, 16 * num_centroids)
@@ -255,11 +266,14 @@ def kmeans(
             kmeans_plus_plus(sample, num_centroids, rng),
             max_iterations=max_iterations,
             tolerance=tolerance,
-            max_cluster_size=max_cluster_size,
+            max_cluster_size=cap,
         )
         if best is None or result.inertia < best.inertia:
             best = result
     if best is None:  # num_restarts >= 1 was checked; this satisfies the type checker
         raise CodebookError("no k-means run was made")
+    if len(everything) > len(vectors):
+        labels, distances = _assign(everything, best.centroids, max_cluster_size)
+        best = KMeansResult(best.centroids, labels, float(distances.sum(dtype=np.float64)), best.iterations)
     logger.debug("k-means: %d centroids, inertia %.6g, %d iterations", num_centroids, best.inertia, best.iterations)
     return best

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolscaler.codebook.checks import check_codes, check_embeddings
-from toolscaler.codebook.residual_kmeans import residuals_by_level
 from toolscaler.errors import CodebookError
 
 if TYPE_CHECKING:
@@ -28,23 +27,25 @@ def level_rows(
         raise CodebookError(f"expected one row of codes per tool, got {len(assigned)} codes and {len(data)} tools")
     reduced = codebook.reduce(data)
     rows: list[FloatArray] = []
-    residuals: list[FloatArray] = []
-    for gist in range(codebook.num_gists):
-        components = codebook.pca_components[gist]
+    residual = reduced[:, 0]
+    for gist, quantizer in enumerate(codebook.quantizers):
         gist_codes = codebook.gist_codes(assigned, gist)
-        residuals = residuals_by_level(reduced[:, gist], gist_codes, codebook.centroids[gist])
-        for level, table in enumerate(codebook.centroids[gist]):
-            fallback = table @ components
+        partials = quantizer.partials(gist_codes)
+        for level, table in enumerate(quantizer.level_vectors()):
+            fallback = codebook.expand(table, gist)
+            means: NDArray[np.floating]
             if level == 0:
                 fallback = fallback + codebook.pca_mean[gist]
-                means, carried = _group_means(data[:, gist], gist_codes[:, 0], codebook.num_centroids)
+                means, carried = _group_means(data[:, gist], gist_codes[:, 0], len(table))
             else:
-                inner, carried = _group_means(residuals[level], gist_codes[:, level], codebook.num_centroids)
-                means = inner @ components
+                entering = reduced[:, gist] - partials[level]
+                inner, carried = _group_means(entering, gist_codes[:, level], len(table))
+                means = codebook.expand(inner, gist)
             rows.append(np.where(carried[:, None], means, fallback).astype(np.float32))
+        residual = reduced[:, gist] - partials[-1]
     if codebook.collisions == "suffix":
-        inner, _ = _group_means(residuals[-1], assigned[:, -1], codebook.suffix_size)
-        rows.append((inner @ codebook.pca_components[-1]).astype(np.float32))
+        inner, _ = _group_means(residual, assigned[:, -1], codebook.suffix_size)
+        rows.append(codebook.expand(inner, codebook.num_gists - 1).astype(np.float32))
     return rows
 
 

@@ -13,11 +13,14 @@ from toolscaler._files import atomic_path, read_json, write_json
 from toolscaler._version import __version__
 from toolscaler.codebook.checks import tensors_sha256
 from toolscaler.codebook.codebook import Codebook
+from toolscaler.codebook.settings import QuantizerSettings
 from toolscaler.errors import ArtifactError, CodebookError
 
 TENSORS_NAME = "codebook.safetensors"
 CONFIG_NAME = "codebook_config.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# What a codebook with the paper's settings needs; written for these, so that earlier releases read them too.
+_PLAIN_VERSION = 1
 
 _DTYPES = {
     "pca_mean": np.dtype(np.float32),
@@ -32,8 +35,11 @@ _SIZES = ("num_gists", "num_levels", "num_centroids", "reduced_dim", "hidden_siz
 
 def make_config(codebook: Codebook) -> dict[str, Any]:
     """Give the JSON part of a codebook: format version, sizes, policy, tool ids and the checksum of the arrays."""
+    plain = codebook.settings == QuantizerSettings()
+    extra = {"quantization": codebook.settings.to_dict(), "level_sizes": list(codebook.level_sizes)}
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": _PLAIN_VERSION if plain else FORMAT_VERSION,
+        **({} if plain else extra),
         "toolscaler_version": __version__,
         **{name: getattr(codebook, name) for name in _SIZES},
         "collisions": codebook.collisions,
@@ -58,13 +64,15 @@ def codebook_from_parts(tensors: dict[str, NDArray], config: dict[str, Any]) -> 
         ArtifactError: Unknown format version, missing or unexpected arrays, wrong dtypes or shapes, a checksum that
             does not match, or values that no codebook can have.
     """
-    if not isinstance(config, dict) or config.get("format_version") != FORMAT_VERSION:
-        version = config.get("format_version") if isinstance(config, dict) else None
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if version not in (_PLAIN_VERSION, FORMAT_VERSION):
         raise ArtifactError(
-            f"expected a codebook of format_version {FORMAT_VERSION}, got {version!r}; "
+            f"expected a codebook of format_version {_PLAIN_VERSION} or {FORMAT_VERSION}, got {version!r}; "
             "load it with the toolscaler release that wrote it, or fit it again"
         )
     missing, unexpected = sorted(_DTYPES.keys() - tensors.keys()), sorted(tensors.keys() - _DTYPES.keys())
+    if version != _PLAIN_VERSION:  # the quantiser says which more arrays it has
+        unexpected = []
     if missing or unexpected:
         raise ArtifactError(f"codebook arrays: missing {missing}, unexpected {unexpected}; save the codebook again")
     for name, dtype in _DTYPES.items():
@@ -76,8 +84,15 @@ def codebook_from_parts(tensors: dict[str, NDArray], config: dict[str, Any]) -> 
             "of another codebook; restore both from one save"
         )
     try:
+        arrays: dict[str, Any] = {name: tensors[name] for name in _DTYPES}
+        more: dict[str, Any] = {}
+        if version != _PLAIN_VERSION:
+            more["settings"] = QuantizerSettings(**config["quantization"])
+            more["level_sizes"] = tuple(config["level_sizes"])
+            more["extra_tensors"] = {name: tensors[name] for name in tensors.keys() - _DTYPES.keys()}
         codebook = Codebook(
-            **tensors,
+            **arrays,
+            **more,
             collisions=config["collisions"],
             tool_ids=tuple(config["tool_ids"]),
             suffix_size=config["suffix_size"],

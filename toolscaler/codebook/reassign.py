@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolscaler.codebook.checks import code_groups
+from toolscaler.codebook.quantizers.base import Quantizer, nearest_combinations
 from toolscaler.errors import CodebookError
+
+__all__ = ["DEFAULT_BEAM_WIDTH", "Code", "contested_tools", "nearest_combinations", "reassign", "require_room"]
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -21,50 +25,13 @@ DEFAULT_BEAM_WIDTH = 8
 _CHUNK_ROWS = 256
 
 
-def nearest_combinations(vectors: FloatArray, centroids: FloatArray, width: int) -> tuple[FloatArray, IntArray]:
-    """List the combinations of one code per level whose centroids sum to nearly the vector (beam search over levels).
-
-    Args:
-        vectors: float32 (n, R).
-        centroids: float32 (L, K, R).
-        width: Beam width; with ``width >= K**L`` every combination is listed.
-
-    Returns:
-        Squared errors float32 (n, m), ascending, and codes int32 (n, m, L) with ``m = min(width, K**L)``.
-    """
-    count = centroids.shape[1]
-    rows = len(vectors)
-    residual = vectors[:, None, :]
-    combinations = np.zeros((rows, 1, 0), dtype=np.int32)
-    costs = np.einsum("nbr,nbr->nb", residual, residual)
-    for table in centroids:
-        norms = np.einsum("kr,kr->k", table, table)
-        scores = residual @ (-2.0 * table.T)
-        scores += norms
-        scores += costs[:, :, None]
-        scores = scores.reshape(rows, -1)
-        keep = min(width, scores.shape[1])
-        if keep < scores.shape[1]:
-            best = np.argpartition(scores, keep - 1, axis=1)[:, :keep]
-        else:
-            best = np.broadcast_to(np.arange(keep), (rows, keep))
-        values = np.take_along_axis(scores, best, axis=1)
-        order = np.lexsort((best, values), axis=1)  # ties go to the lower code, whatever the partition did
-        best = np.take_along_axis(best, order, axis=1)
-        costs = np.maximum(np.take_along_axis(values, order, axis=1), 0.0)
-        parent, code = np.divmod(best, count)
-        combinations = np.concatenate(
-            [np.take_along_axis(combinations, parent[:, :, None], axis=1), code[:, :, None].astype(np.int32)], axis=2
-        )
-        residual = np.take_along_axis(residual, parent[:, :, None], axis=1) - table[code]
-    return costs, combinations
-
-
 class _Candidates:
     """Code sequences of one tool, cheapest first: the best-first product of one sorted list per gist position."""
 
-    def __init__(self, vector: FloatArray, centroids: FloatArray, first: list[tuple[FloatArray, IntArray]]) -> None:
-        self._vector, self._centroids = vector, centroids
+    def __init__(
+        self, vector: list[FloatArray], quantizers: Sequence[Quantizer], first: list[tuple[FloatArray, IntArray]]
+    ) -> None:
+        self._vector, self._quantizers = vector, quantizers
         self._lists = first
         self._walk = self._best_first()
 
@@ -94,15 +61,15 @@ class _Candidates:
 
     def _widen(self) -> bool:
         """Start anew with lists four times as long; the taken sequences at their head are simply passed over."""
-        num_levels, count = self._centroids.shape[1:3]
-        width = len(self._lists[0][0])
-        if width >= count**num_levels:
+        spaces = [math.prod(quantizer.sizes) for quantizer in self._quantizers]
+        if all(len(part[0]) >= space for part, space in zip(self._lists, spaces, strict=True)):
             return False
+        width = 4 * max(len(part[0]) for part in self._lists)
         self._lists = [
             (cost[0], code[0])
             for cost, code in (
-                nearest_combinations(self._vector[gist : gist + 1], self._centroids[gist], 4 * width)
-                for gist in range(len(self._centroids))
+                quantizer.combinations(point, width)
+                for quantizer, point in zip(self._quantizers, self._vector, strict=True)
             )
         ]
         self._walk = self._best_first()
@@ -135,36 +102,60 @@ class _Claim:
         return self.tools.pop(), self._free[0][1]
 
 
-def _claims(contested: NDArray[np.intp], reduced: FloatArray, centroids: FloatArray, beam_width: int) -> list[_Claim]:
+def contested_tools(codes: IntArray, occupied: IntArray) -> NDArray[np.intp]:
+    """Rows of ``codes`` (N, P) whose sequence another row or ``occupied`` (M, P) has, ascending."""
+    groups, count = code_groups(np.concatenate([codes, occupied]))
+    sizes = np.bincount(groups, minlength=count)
+    return np.flatnonzero(sizes[groups[: len(codes)]] > 1)
+
+
+def _claims(
+    contested: NDArray[np.intp], points: Sequence[FloatArray], quantizers: Sequence[Quantizer], beam_width: int
+) -> list[_Claim]:
     by_vector: dict[bytes, _Claim] = {}
     for start in range(0, len(contested), _CHUNK_ROWS):
         rows = contested[start : start + _CHUNK_ROWS]
-        lists = [nearest_combinations(reduced[rows, gist], table, beam_width) for gist, table in enumerate(centroids)]
+        lists = [
+            quantizer.combinations(part[rows], beam_width) for quantizer, part in zip(quantizers, points, strict=True)
+        ]
         for place, row in enumerate(rows.tolist()):
-            vector = reduced[row]
-            claim = by_vector.get(key := vector.tobytes())
+            claim = by_vector.get(key := b"".join(part[row].tobytes() for part in points))
             if claim is None:
                 first = [(costs[place], codes[place]) for costs, codes in lists]
-                by_vector[key] = _Claim(row, _Candidates(vector, centroids, first))
+                vector = [part[row : row + 1] for part in points]
+                by_vector[key] = _Claim(row, _Candidates(vector, quantizers, first))
             else:
                 claim.tools.insert(0, row)
     return list(by_vector.values())
 
 
 def reassign(
-    codes: IntArray, reduced: FloatArray, centroids: FloatArray, occupied: IntArray, beam_width: int
+    codes: IntArray,
+    points: Sequence[FloatArray],
+    quantizers: Sequence[Quantizer],
+    occupied: IntArray,
+    beam_width: int,
 ) -> IntArray:
-    """Give the colliding tools free sequences, the tool with the largest regret first (Vogel's approximation)."""
+    """Give the colliding tools free sequences, the tool with the largest regret first (Vogel's approximation).
+
+    Args:
+        codes: int32 (N, P).
+        points: V arrays float32 (N, Z), in the space of their quantiser.
+        quantizers: The V quantisers.
+        occupied: int32 (M, P), sequences that must not be given.
+        beam_width: Combinations per gist position to look at first.
+
+    Returns:
+        int32 (N, P), unique and none of ``occupied``.
+    """
     foreign = set(map(tuple, occupied.tolist()))
-    require_room(len(codes), centroids.shape[2], codes.shape[1], in_use=len(foreign))
-    groups, count = code_groups(np.concatenate([codes, occupied]))
-    sizes = np.bincount(groups, minlength=count)
-    contested = np.flatnonzero(sizes[groups[: len(codes)]] > 1)
+    require_room(len(codes), [size for quantizer in quantizers for size in quantizer.sizes], in_use=len(foreign))
+    contested = contested_tools(codes, occupied)
     result = codes.copy()
     settled = np.ones(len(codes), dtype=bool)
     settled[contested] = False
     taken = foreign | set(map(tuple, codes[settled].tolist()))
-    claims = _claims(contested, reduced, centroids, beam_width)
+    claims = _claims(contested, points, quantizers, beam_width)
     heap = [(-claim.refresh(taken), claim.tools[-1], place) for place, claim in enumerate(claims)]
     heapq.heapify(heap)
     while heap:
@@ -179,21 +170,21 @@ def reassign(
     return result
 
 
-def require_room(num_tools: int, num_centroids: int, code_length: int, *, in_use: int = 0) -> None:
+def require_room(num_tools: int, sizes: Sequence[int], *, in_use: int = 0) -> None:
     """Check that the code space can name every tool on its own.
 
     Args:
         num_tools: Tools that need a sequence.
-        num_centroids: K.
-        code_length: V·L.
+        sizes: Codes of each position.
         in_use: Sequences that other tools have.
 
     Raises:
         CodebookError: There are more tools than sequences; the message says how many sequences there are.
     """
-    space = num_centroids**code_length
+    space = math.prod(sizes)
     if num_tools + in_use > space:
+        formula = f"{sizes[0]}^{len(sizes)}" if len(set(sizes)) == 1 else "·".join(map(str, sizes))
         raise CodebookError(
-            f"expected at most {space} tools ({num_centroids}^{code_length} code sequences), got {num_tools} tools "
+            f"expected at most {space} tools ({formula} code sequences), got {num_tools} tools "
             f"beside {in_use} sequences in use; fit with a larger K or L, or with collisions='suffix' or 'share'"
         )

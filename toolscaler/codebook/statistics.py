@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from toolscaler.codebook.checks import check_codes, check_embeddings
 from toolscaler.codebook.codebook import Codebook
 from toolscaler.codebook.collisions import CollisionCounts, count_collisions
-from toolscaler.codebook.residual_kmeans import residuals_by_level
 from toolscaler.errors import CodebookError
 
 IntArray = NDArray[np.int32]
@@ -158,11 +157,11 @@ def _ratio(part: float, whole: float) -> float:
 
 def _level_squares(codebook: Codebook, reduced: NDArray[np.float32], codes: IntArray) -> NDArray[np.float64]:
     """Summed squared residuals (V, L + 1): what enters level 0, then what each level leaves."""
-    levels = codebook.num_levels
-    squares = np.empty((codebook.num_gists, levels + 1))
-    for gist, table in enumerate(codebook.centroids):
-        parts = residuals_by_level(reduced[:, gist], codes[:, gist * levels : (gist + 1) * levels], table)
-        squares[gist] = [np.einsum("nr,nr->", part, part, dtype=np.float64) for part in parts]
+    squares = np.empty((codebook.num_gists, codebook.num_levels + 1))
+    for gist, quantizer in enumerate(codebook.quantizers):
+        parts = quantizer.partials(codebook.gist_codes(codes, gist))
+        rests = (reduced[:, gist] - part for part in parts)
+        squares[gist] = [np.einsum("nr,nr->", rest, rest, dtype=np.float64) for rest in rests]
     return squares
 
 
