@@ -17,6 +17,7 @@ from toolscaler.agent.planning import Planner, PlanRequest
 from toolscaler.agent.policy import PolicySession, ToolPolicy
 from toolscaler.agent.records import AgentEvent, AgentTrajectory
 from toolscaler.data.documents import ToolDocument
+from toolscaler.data.protocol import documents_by_id
 from toolscaler.data.trajectories import FINISH_TOOL, TrajectoryMessage, finish_document
 from toolscaler.errors import ConfigError, DataError, UnknownToolError
 
@@ -170,8 +171,9 @@ class ToolAgent:
         Raises:
             EmptyCatalogueError: No tool is allowed.
             UnknownToolError: A candidate is not among the executor's tools.
+            DataError: Two documents that differ have one id: one would shadow the other.
         """
-        catalogue = {document.id: document for document in self.executor.documents()}
+        catalogue = documents_by_id(self.executor.documents())
         chosen = catalogue
         if candidate_tools is not None:
             names = dict.fromkeys(candidate_tools)
@@ -180,7 +182,8 @@ class ToolAgent:
                     raise UnknownToolError(name, catalogue)
             chosen = {name: catalogue[name] for name in names if name in catalogue}
         allowed = {name: catalogue[name] for name in session.allowed(chosen.values(), catalogue=catalogue.values())}
-        return {**allowed, FINISH_TOOL: catalogue.get(FINISH_TOOL, finish_document())}
+        # Never an executor's own: its schema would decide what the answer may be.
+        return {**allowed, FINISH_TOOL: finish_document()}
 
     def chat(
         self,

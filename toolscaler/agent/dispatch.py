@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from toolscaler.agent.audit import AuditLog
 from toolscaler.agent.executors.base import ToolExecutor, ToolResult
+from toolscaler.agent.executors.checking import CheckFailed, plain_json
+from toolscaler.agent.executors.guarded import describe
 from toolscaler.agent.planning import PlannedCall
 from toolscaler.agent.policy import PendingCall, PolicySession, PolicyVerdict
 from toolscaler.agent.records import AgentCall
 from toolscaler.data.documents import ToolDocument
+from toolscaler.errors import DataError, ToolscalerError
 
 logger = logging.getLogger(__name__)
 
 #: Failures that may pass by themselves.
 _PASSING = ("connection", "timeout")
+#: Deepest nesting of arguments that is passed on at all; executors have narrower limits of their own.
+_MAX_DEPTH = 200
 
 
 class Dispatcher:
@@ -81,7 +87,9 @@ class Dispatcher:
             planned.score,
         )
         verdict = self._verdict(pending)
-        limits = [limit for limit in (seconds, self._seconds) if limit is not None]
+        # The run's time is no reason to wait longer than the executor itself would.
+        own = self._seconds if self._seconds is not None else self._executor.time_limit(planned.tool)
+        limits = [limit for limit in (seconds, own) if limit is not None]
         if not verdict:
             result = ToolResult(f"the call was refused: {verdict.reason}", True, "refused")
             self._write(pending, verdict, "refused", None)
@@ -92,9 +100,7 @@ class Dispatcher:
             if self._audit is not None and self._audit.required:  # no call may run that could not be written down
                 self._write(pending, verdict, "started", None)
             started = time.monotonic()
-            result = self._executor.call(
-                planned.tool, pending.plain_arguments(), timeout=min(limits) if limits else None
-            )
+            result = self._called(pending, min(limits) if limits else None)
             self._write(pending, verdict, result.error_type or "ok", time.monotonic() - started)
         return AgentCall(
             planned.tool,
@@ -107,19 +113,66 @@ class Dispatcher:
             verdict.rule,
         )
 
+    def _called(self, pending: PendingCall, timeout: float | None) -> ToolResult:
+        """Run a call; an executor that breaks its promise and raises is a failure like any other."""
+        try:
+            return self._executor.call(pending.tool_id, pending.plain_arguments(), timeout=timeout)
+        except Exception as error:
+            # Without the message: it may quote arguments, which no log shall hold.
+            logger.error("the executor raised %s on a call of %r", type(error).__name__, pending.tool_id)
+            return ToolResult.failure("tool_error", describe(error))
+
     def _verdict(self, pending: PendingCall) -> PolicyVerdict:
         if pending.tool_id not in self._allowed:
             return PolicyVerdict(False, f"{pending.tool_id!r} is not among the tools of this run", "allow")
-        now = self._present(pending.tool_id)
-        if now is not None and pending.document is not None and now.content_hash != pending.document.content_hash:
-            reason = f"the document of {pending.tool_id!r} has changed since the run began; start a new run"
-            return PolicyVerdict(False, reason, "hash")
-        return self._session.reserve(pending, now)
+        try:
+            now = self._present(pending.tool_id)
+            if not _same(pending.document, now):
+                return _changed(pending.tool_id)
+            verdict = self._session.reserve(pending, now)
+            # A person may take minutes to agree: what was agreed to must still be what runs.
+            if verdict and self._session.policy.asks:
+                now = self._present(pending.tool_id)
+                if now is None or not _same(pending.document, now):
+                    return _changed(pending.tool_id)
+        except ToolscalerError as error:  # a server that died, or a second tool of this id
+            return PolicyVerdict(False, f"the tools cannot be listed: {error}", "unknown")
+        return verdict
 
     def _present(self, tool_id: str) -> ToolDocument | None:
-        """Give the document that the executor has for a tool now."""
-        return next((document for document in self._executor.documents() if document.id == tool_id), None)
+        """Give the document that the executor has for a tool now.
+
+        Raises:
+            ToolscalerError: The executor cannot list its tools, or has two that differ under this id.
+        """
+        found = {document for document in self._executor.documents() if document.id == tool_id}
+        if len(found) > 1:
+            raise DataError(f"two tools have the id {tool_id!r}")
+        return found.pop() if found else None
 
     def _write(self, pending: PendingCall, verdict: PolicyVerdict, outcome: str, seconds: float | None) -> None:
+        if pending.document is None:  # no schema says which values are secrets, so none is written
+            hidden = {key: f"[{type(value).__name__}]" for key, value in pending.arguments.items()}
+            pending = replace(pending, arguments=hidden)
         if self._audit is not None:
             self._audit.record(pending, verdict, query=self._query, outcome=outcome, seconds=seconds)
+
+
+def sound_call(planned: PlannedCall) -> PlannedCall:
+    """Give a planned call whose arguments are plain JSON data; where they are none, one that says so and cannot run."""
+    try:
+        if not isinstance(planned.arguments, Mapping):
+            message = f"expected an object of arguments, got {type(planned.arguments).__name__}"
+            raise CheckFailed("invalid_arguments", message)
+        return replace(planned, arguments=plain_json(planned.arguments, _MAX_DEPTH, "invalid_arguments"))
+    except CheckFailed as error:
+        return replace(planned, arguments={}, error_type=error.error_type, error=error.message)
+
+
+def _same(approved: ToolDocument | None, now: ToolDocument | None) -> bool:
+    return approved is None or now is None or approved.content_hash == now.content_hash
+
+
+def _changed(tool_id: str) -> PolicyVerdict:
+    reason = f"the document of {tool_id!r} has changed since the run began; start a new run"
+    return PolicyVerdict(False, reason, "hash")

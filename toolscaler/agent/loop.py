@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 
 from toolscaler.agent.config import AgentConfig
-from toolscaler.agent.dispatch import Dispatcher
+from toolscaler.agent.dispatch import Dispatcher, sound_call
 from toolscaler.agent.executors.base import ToolResult
 from toolscaler.agent.planning import Plan, PlannedCall, Planner, PlanRequest
 from toolscaler.agent.records import AgentCall, AgentEvent, AgentOutcome, AgentStep, AgentTrajectory
@@ -142,14 +142,14 @@ class AgentRun:
             except StopIteration as end:
                 plan: Plan = end.value
                 self._tokens += plan.tokens
-                return plan
+                return replace(plan, calls=tuple(map(sound_call, plan.calls)))
             yield AgentEvent(delta.part, delta.text)
 
     def _step(
         self, point: _Point, plan: Plan, began: float
     ) -> Generator[AgentEvent, None, tuple[tuple[TrajectoryMessage, ...], str, AgentOutcome | None, _Point | None]]:
         """Do what a plan says; give the conversation then, the answer, how the run ended, or where it goes on."""
-        if plan.kind == "calls":
+        if plan.kind == "calls" and plan.calls:
             if plan.calls[0].tool == FINISH_TOOL:
                 return self._finish(point, plan, began)
             if self._calls + len(plan.calls) > self._config.max_calls:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import traceback
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -146,6 +147,11 @@ class ToolPolicy:
         elif self.require_approval:
             raise ConfigError("ToolPolicy.approved_hashes", None, "a mapping, since require_approval is set")
 
+    @property
+    def asks(self) -> bool:
+        """Whether a confirm hook may be asked."""
+        return any(part.confirm is not None for part in self.parts())
+
     def __and__(self, other: ToolPolicy) -> ToolPolicy:
         """Give the policy that allows what both allow."""
         if not isinstance(other, ToolPolicy):
@@ -277,8 +283,11 @@ class ToolPolicy:
     def _confirmed(self, call: PendingCall) -> PolicyVerdict:
         try:
             answer = self.confirm(call) if self.confirm is not None else True
-        except Exception:
-            logger.exception("the confirm hook raised on a call of %r; the call is refused", call.tool_id)
+        except Exception as error:
+            # Where it raised, but not its message, which may quote arguments: no log shall hold these.
+            places = "".join(traceback.format_tb(error.__traceback__))
+            name = type(error).__name__
+            logger.error("the confirm hook raised %s on a call of %r, which is refused\n%s", name, call.tool_id, places)
             return PolicyVerdict(False, f"the call of {call.tool_id!r} could not be confirmed", "confirm")
         if answer is not True:
             return PolicyVerdict(False, f"the call of {call.tool_id!r} was not confirmed", "confirm")

@@ -99,6 +99,10 @@ class ToolExecutor(abc.ABC):
             timeout: Time limit in seconds for the whole call; ``None`` takes the executor's own.
         """
 
+    def time_limit(self, tool: str) -> float | None:
+        """Give the time limit in seconds that a call has where it names none; ``None`` where there is none."""
+        return None
+
     def close(self) -> None:  # noqa: B027 - nothing to close is the common case
         """End running calls and let go of processes and connections. May be called twice."""
 

@@ -16,7 +16,8 @@ class CompositeExecutor(ToolExecutor):
     """Routes each call to the executor that has the tool.
 
     Two executors with one tool id are an error: otherwise a second provider could take over a tool's name
-    (shadowing). With a mapping, each executor's ids get its key and a slash in front, so that they cannot meet.
+    (shadowing). An id stays with the executor that had it first, also after that one has given it up. With a mapping,
+    each executor's ids get its key and a slash in front, so that they cannot meet.
 
     Args:
         executors: The executors; or prefix → executor. They are closed with this one.
@@ -34,13 +35,14 @@ class CompositeExecutor(ToolExecutor):
             self._parts = [("", executor) for executor in executors]
         self._lock = threading.Lock()
         self._routes: dict[str, tuple[ToolExecutor, str]] = {}
+        self._owners: dict[str, ToolExecutor] = {}
         self.documents()
 
     def documents(self) -> list[ToolDocument]:
         """Give the documents of every executor, in order, with prefixed ids.
 
         Raises:
-            DataError: Two executors have the same tool id.
+            DataError: Two executors have the same tool id, now or one after the other.
             ExecutorError: An executor cannot list its tools.
         """
         documents: list[ToolDocument] = []
@@ -56,8 +58,21 @@ class CompositeExecutor(ToolExecutor):
                 routes[name] = (executor, document.id)
                 documents.append(replace(document, id=name) if prefix else document)
         with self._lock:
+            for name, (executor, _) in routes.items():
+                if self._owners.get(name, executor) is not executor:
+                    raise DataError(
+                        f"the tool {name!r} was another executor's: expected each id to stay where it was; make a new "
+                        "CompositeExecutor if the change is wanted"
+                    )
+            self._owners.update({name: executor for name, (executor, _) in routes.items()})
             self._routes = routes
         return documents
+
+    def time_limit(self, tool: str) -> float | None:
+        """Give the time limit of the executor that has the tool."""
+        with self._lock:
+            route = self._routes.get(tool)
+        return route[0].time_limit(route[1]) if route is not None else None
 
     def call(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> ToolResult:
         """Run a tool through the executor that has it."""

@@ -6,6 +6,7 @@ import abc
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,6 +80,10 @@ class GuardedExecutor(ToolExecutor):
     def _callable(self, document: ToolDocument, idempotent: bool, target: Any) -> CallableTool:
         return CallableTool(document, ArgumentChecker(document, self.limits), idempotent, target)
 
+    def time_limit(self, tool: str) -> float | None:
+        """Give the executor's own time limit."""
+        return self.limits.timeout
+
     def call(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> ToolResult:
         """Run a tool; see :meth:`ToolExecutor.call`.
 
@@ -100,7 +105,9 @@ class GuardedExecutor(ToolExecutor):
         except ExecutorError as error:
             result = ToolResult.failure("connection", str(error))
         except Exception as error:  # the promise of `call`: whatever a tool does becomes a result
-            logger.warning("call of %r failed unexpectedly", tool, exc_info=True)
+            # Where it failed, but not the message, which may quote arguments: no log shall hold these.
+            places = "".join(traceback.format_tb(error.__traceback__))
+            logger.warning("call of %r failed unexpectedly (%s)\n%s", tool, type(error).__name__, places)
             result = ToolResult.failure("tool_error", describe(error))
         result = self._bounded(result)
         seconds = time.monotonic() - started
@@ -145,7 +152,7 @@ def describe(error: BaseException) -> str:
     """Give an exception in words, for the model: its type and message, never its traceback."""
     try:
         text = str(error)
-    except Exception:
+    except BaseException:  # an exception of a tool's own may raise anything here, SystemExit too
         text = "(its message cannot be read)"
     name = type(error).__name__
     return f"{name}: {text}"[:_MAX_MESSAGE] if text else name

@@ -17,6 +17,8 @@ Origin = tuple[str, str, int]
 
 _PORTS = {"http": 80, "https": 443}
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+#: Where clouds keep their credentials outside the link-local range (AWS over IPv6, Alibaba, Oracle).
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -82,7 +84,7 @@ class HostGuard:
         host, port = origin[1], origin[2]
         literal = _literal(host)
         if literal is not None:
-            if literal.is_link_local and not self._allow_private:
+            if _keeps_credentials(literal) and not self._allow_private:
                 raise CheckFailed("forbidden", f"the request may not go to the link-local address {host}")
             return [host]
         try:
@@ -105,6 +107,21 @@ def _literal(host: str) -> _Address | None:
         return None
 
 
+def _keeps_credentials(address: _Address) -> bool:
+    """Say whether an address is where a cloud may keep credentials, also where IPv6 wraps it."""
+    inner = _wrapped(address) or address
+    return inner.is_link_local or inner in _METADATA
+
+
+def _wrapped(address: _Address) -> _Address | None:
+    """Give the IPv4 address that an IPv6 address leads to, if any."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return None
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+
+
 def _is_loopback(text: str) -> bool:
     return ipaddress.ip_address(text).is_loopback
 
@@ -112,10 +129,7 @@ def _is_loopback(text: str) -> bool:
 def is_public(text: str) -> bool:
     """Say whether an address is one of the public internet, also where IPv6 wraps an IPv4 address."""
     address: _Address = ipaddress.ip_address(text)
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
+    inner = _wrapped(address)
+    if inner is not None:
+        return is_public(str(inner))
     return address.is_global and not address.is_multicast

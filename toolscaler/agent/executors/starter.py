@@ -56,6 +56,10 @@ class StarterExecutor(ToolExecutor):
             return replace(result, content=_ERROR_NAME.sub("", result.content))
         return result
 
+    def time_limit(self, tool: str) -> float | None:
+        """Give the time limit of a call."""
+        return self._inner.time_limit(tool)
+
     def close(self) -> None:
         """End running calls."""
         self._inner.close()
