@@ -46,6 +46,8 @@ def masks(results: Results) -> str:
         "Milliseconds of a step over 130,304 float32 scores a row, and in brackets the share of one "
         f"`{FLOOR}`. Mean over the depths 0 to 3 of medians. `toolscaler` gives a new tensor a step; `reuse_buffer` is "
         "the opt-in that refills the last one; the torch path is that of CUDA and compiled models, here on the CPU. "
+        f"What `{FLOOR}` costs depends on whether the allocator hands out memory that is mapped already (5 rows, and "
+        "more in a process with much free memory) or new pages, so read it beside the fill in place. "
         f"{sum(case['masks_checked'] for case in cases):,} masks were compared with brute force before timing.\n"
     )
     for rows in cases[0]["rows"]:

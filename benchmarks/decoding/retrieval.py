@@ -13,6 +13,8 @@ from benchmarks.decoding.timing import alternate
 from toolscaler.decoding import CodeTrie, GenerativeRetriever, PrefixConstrainedLogitsProcessor
 
 TOP_K = 5
+Call = Callable[[list[str]], Any]
+
 #: The system that the others are compared with.
 REFERENCE = "generate, ToolGen-style walk, beams 5, batch 1"
 
@@ -77,17 +79,17 @@ def check_equality(count: int) -> dict[str, Any]:
 
 def systems(
     model: Any, tokenizer: Any, batch: int, beams: tuple[int, ...], wide_generate: bool
-) -> dict[str, tuple[int, Callable[[list[str]], Any]]]:
+) -> dict[str, tuple[int, Call]]:
     """Name what is compared: name -> queries a call, and the call. The first of ``beams`` is the common width."""
     generate, retriever = Generate(model, tokenizer), GenerativeRetriever(model, tokenizer)
     width = beams[0]
 
-    def ours(scores: Any, num_beams: int) -> Callable[[list[str]], Any]:
+    def ours(scores: Any, num_beams: int) -> Call:
         return lambda queries: retriever.retrieve(
             queries, TOP_K, num_beams=num_beams, batch_size=len(queries), scores=scores
         )
 
-    made: dict[str, tuple[int, Callable[[list[str]], Any]]] = {
+    made: dict[str, tuple[int, Call]] = {
         REFERENCE: (1, lambda queries: generate(queries, width)),
         f"generate, our processor, beams {width}, batch 1": (1, lambda queries: generate(queries, width, ours=True)),
         f"generate, ToolGen-style walk, beams {width}, batch {batch}": (
@@ -106,7 +108,7 @@ def systems(
 
 
 def time_systems(
-    shape: Shape, compared: dict[str, tuple[int, Callable[[list[str]], Any]]], length: int, rounds: int, device: str
+    shape: Shape, compared: dict[str, tuple[int, Call]], length: int, rounds: int, device: str
 ) -> dict[str, dict[str, float]]:
     """Time a call of each in turn; give milliseconds a query and how many times faster than the reference it is.
 
@@ -114,11 +116,12 @@ def time_systems(
     What takes longest has a third of the rounds.
     """
     actions, counts = {}, {}
-    for name, (size, call) in compared.items():
-        call(draw_queries(shape, size, length if "toolscaler" in name and size == 1 else 8, seed=99))
+    for place, (name, (size, call)) in enumerate(compared.items()):
+        call(draw_queries(shape, size, length if "toolscaler" in name and size == 1 else 8, seed=99_000 + place))
 
-        def action(number: int, size: int = size, call: Callable[[list[str]], Any] = call) -> Any:
-            return call(draw_queries(shape, size, length, seed=100 + number))
+        # No query comes twice: what an engine remembers of prompts must not help it here.
+        def action(number: int, seed: int = 100 * place, size: int = size, call: Call = call) -> Any:
+            return call(draw_queries(shape, size, length, seed=seed + number))
 
         slow = ("generate" in name) + (size > 1) + ("beams 20" in name) > 1
         actions[name], counts[name] = action, max(1, rounds // 3) if slow else rounds
@@ -152,7 +155,7 @@ def measure(shape: Shape, length: int, batch: int, rounds: int, device: str = "c
     }
 
 
-def _reader(model: Any, tokenizer: Any) -> Callable[[list[str]], Any]:
+def _reader(model: Any, tokenizer: Any) -> Call:
     """Give what reads prompts and does nothing more: no search can be faster."""
 
     @torch.no_grad()
