@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,16 +64,13 @@ def build_arrays(sequences: np.ndarray, *, ragged: bool) -> TrieArrays:
         sequences: int (N, P) token ids below 2**31, padded on the right with -1 where ``ragged``; checked already.
         ragged: Whether a sequence is shorter than P.
     """
-    count, length = sequences.shape
     # By columns over all rows: far faster than one strided column after another.
     bases = np.where(sequences < 0, np.iinfo(sequences.dtype).max, sequences).min(0) if ragged else sequences.min(0)
     bases = bases.astype(np.int64)
     sizes = sequences.max(0).astype(np.int64) - bases + (2 if ragged else 1)
     bits = [label_bits(int(size)) for size in sizes]
-    columns = [_labels(sequences[:, place], int(bases[place]), ragged) for place in range(length)]
-    order, new = _sorted_rows(columns, bits, count)
-    columns = [column[order] for column in columns] if order is not None else columns
-    return _fold(columns, new, bases, sizes, ragged, order, bits)
+    columns = [_labels(sequences[:, place], int(bases[place]), ragged) for place in range(len(bits))]
+    return _fold(_sorted_rows(columns, bits), bases, sizes, ragged)
 
 
 def _labels(column: np.ndarray, base: int, ragged: bool) -> np.ndarray:
@@ -81,10 +79,36 @@ def _labels(column: np.ndarray, base: int, ragged: bool) -> np.ndarray:
     return np.where(column < 0, 0, column - (base - 1)).astype(np.uint32)
 
 
-def _sorted_rows(columns: list[np.ndarray], bits: list[int], count: int) -> tuple[np.ndarray | None, list[np.ndarray]]:
-    """Sort the rows; give their order (``None``: sorted already) and, for each depth, where a new prefix begins."""
+@dataclass(frozen=True)
+class _Rows:
+    """Sequences in order.
+
+    Attributes:
+        order: int32 (N,) rows; ``None``: they came in order.
+        new: For each depth bool (N,): where a new prefix begins.
+        bits: Bits of a label at each position.
+        key: int64 (N,) packed labels, where they fit into one number.
+        columns: The labels of each position, where they do not.
+    """
+
+    order: np.ndarray | None
+    new: list[np.ndarray]
+    bits: list[int]
+    key: np.ndarray | None = None
+    columns: tuple[np.ndarray, ...] = ()
+
+    def labels(self, place: int, rows: Any = slice(None)) -> np.ndarray:
+        """Give the labels at a position, of some rows or all."""
+        if self.key is None:
+            return self.columns[place][rows]
+        part = self.key[rows] >> sum(self.bits[place + 1 :])
+        return part & ((1 << self.bits[place]) - 1)
+
+
+def _sorted_rows(columns: list[np.ndarray], bits: list[int]) -> _Rows:
     if sum(bits) > KEY_BITS:
-        return _sorted_columns(columns, count)
+        return _sorted_columns(columns, bits)
+    count = len(columns[0])
     row_bits = max((count - 1).bit_length(), 1)
     key = columns[0].astype(np.int64)
     for column, width in zip(columns[1:], bits[1:], strict=True):
@@ -109,48 +133,39 @@ def _sorted_rows(columns: list[np.ndarray], bits: list[int], count: int) -> tupl
         begins = np.ones(count, dtype=bool)
         np.greater_equal(difference, 1 << shift, out=begins[1:])
         new.append(begins)
-    return order, new
+    return _Rows(order, new, bits, key)
 
 
-def _sorted_columns(columns: list[np.ndarray], count: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Do the same for sequences that do not fit into one number."""
+def _sorted_columns(columns: list[np.ndarray], bits: list[int]) -> _Rows:
+    """Sort sequences that do not fit into one number."""
     order = np.lexsort(columns[::-1])  # stable: equal sequences stay in the order of their rows
-    changed, new = np.zeros(count, dtype=bool), []
+    changed, new = np.zeros(len(order), dtype=bool), []
     changed[0] = True
-    for column in columns:
-        ordered = column[order]
-        changed[1:] |= ordered[1:] != ordered[:-1]
+    ordered = tuple(column[order] for column in columns)
+    for column in ordered:
+        changed[1:] |= column[1:] != column[:-1]
         new.append(changed.copy())
-    return order.astype(np.int32), new
+    return _Rows(order.astype(np.int32), new, bits, columns=ordered)
 
 
-def _fold(
-    columns: list[np.ndarray],
-    new: list[np.ndarray],
-    bases: np.ndarray,
-    sizes: np.ndarray,
-    ragged: bool,
-    order: np.ndarray | None,
-    bits: list[int],
-) -> TrieArrays:
-    """Turn sorted rows into nodes; ``columns`` and ``new``: for each depth, labels and where a prefix begins."""
-    count, length = len(columns[0]), len(columns)
+def _fold(rows: _Rows, bases: np.ndarray, sizes: np.ndarray, ragged: bool) -> TrieArrays:
+    """Turn sorted rows into nodes."""
+    new, count, length = rows.new, len(rows.new[0]), len(rows.new)
     if ragged:
-        new = [begins & (column > 0) for column, begins in zip(columns, new, strict=True)]
+        new = [begins & (rows.labels(place) > 0) for place, begins in enumerate(new)]
     firsts = [np.zeros(1, dtype=np.int64), *map(np.flatnonzero, new)]  # for each depth: the first row of each node
-    level_starts = np.concatenate([[0], np.cumsum([len(rows) for rows in firsts])]).astype(np.int64)
+    level_starts = np.concatenate([[0], np.cumsum([len(first) for first in firsts])]).astype(np.int64)
     child_start = np.empty(level_starts[length] + 1, dtype=np.int32)
     for depth in range(length):
-        # Nodes of the next depth that begin before a node's first row are children of the nodes before it.
-        before = np.cumsum(new[depth], dtype=np.int32)[firsts[depth]] - new[depth][firsts[depth]]
-        child_start[level_starts[depth] : level_starts[depth + 1]] = before + level_starts[depth + 1]
+        start = _child_starts(new, firsts, depth, ragged)
+        child_start[level_starts[depth] : level_starts[depth + 1]] = start + level_starts[depth + 1]
     child_start[-1] = level_starts[-1]
-    labels = [column[rows] for column, rows in zip(columns, firsts[1:], strict=True)]
-    keys, anchors = _keys(labels, child_start, level_starts, bits)
+    labels = [rows.labels(place, first) for place, first in enumerate(firsts[1:])]
+    keys, anchors = _keys(labels, child_start, level_starts, rows.bits)
     small = np.uint16 if int(sizes[-1]) <= 1 << 16 else np.uint32
     end_start = end_count = None
     if ragged or len(firsts[-1]) != count:
-        end_start, end_count = _ends(columns, firsts, ragged)
+        end_start, end_count = _ends(rows, firsts, ragged)
     return TrieArrays(
         bases=bases,
         sizes=sizes,
@@ -160,11 +175,21 @@ def _fold(
         keys=keys,
         last_labels=labels[-1].astype(small),
         anchors=anchors,
-        order=order,
+        order=rows.order,
         end_start=end_start,
         end_count=end_count,
         num_tools=count,
     )
+
+
+def _child_starts(new: list[np.ndarray], firsts: list[np.ndarray], depth: int, ragged: bool) -> np.ndarray:
+    """Give for each node of a depth the number, within the next depth, of its first child."""
+    if not depth:
+        return np.zeros(1, dtype=np.int64)
+    if not ragged:  # a node's first row is its first child's too
+        return np.flatnonzero(new[depth - 1][firsts[depth + 1]])
+    # Nodes of the next depth that begin before a node's first row are children of the nodes before it.
+    return np.cumsum(new[depth], dtype=np.int32)[firsts[depth]] - new[depth][firsts[depth]]
 
 
 def _keys(
@@ -188,10 +213,12 @@ def _keys(
     return tuple(keys), tuple(anchors)
 
 
-def _ends(columns: list[np.ndarray], firsts: list[np.ndarray], ragged: bool) -> tuple[np.ndarray, np.ndarray]:
+def _ends(rows: _Rows, firsts: list[np.ndarray], ragged: bool) -> tuple[np.ndarray, np.ndarray]:
     """Say for each node where its tools begin among the sorted rows, and how many there are."""
-    count, length = len(columns[0]), len(columns)
-    lengths = sum((column > 0).astype(np.int32) for column in columns) if ragged else np.full(count, length)
+    count, length = len(rows.new[0]), len(rows.new)
+    lengths = np.full(count, length, dtype=np.int32)
+    if ragged:
+        lengths = sum(((rows.labels(place) > 0).astype(np.int32) for place in range(length)), np.zeros_like(lengths))
     starts, counts = [], []
     for depth, first in enumerate(firsts):
         ending = np.concatenate([[0], np.cumsum(lengths == depth)])
