@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from toolscaler.data.protocol import AgentProtocol
 from toolscaler.errors import ConfigError, TrainingError
 from toolscaler.training.adapters import with_adapter
-from toolscaler.training.trajectory_data import RowsReport, TrajectoryRows, Truncation, trajectory_rows
+from toolscaler.training.trajectory_data import IGNORE_INDEX, RowsReport, TrajectoryRows, Truncation, trajectory_rows
 
 if TYPE_CHECKING:
     from toolscaler.data.documents import ToolDocument
@@ -85,7 +86,7 @@ class TrajectoryConfig(SFTConfig):
 
 
 class TrajectoryTrainer(SFTTrainer):
-    """``SFTTrainer`` whose checkpoints hold the text form that the model was trained on.
+    """``SFTTrainer`` that computes logits only where there are labels, and whose checkpoints hold the text form.
 
     Attributes:
         protocol: The text form, saved as ``agent_protocol.json``.
@@ -94,6 +95,36 @@ class TrajectoryTrainer(SFTTrainer):
 
     protocol: AgentProtocol = AgentProtocol()
     rows_report: RowsReport | None = None
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Give the mean cross-entropy of the assistant's tokens (paper section 4.2, L_traj).
+
+        The output head sees the positions alone whose next token counts: about a quarter of them. Over accumulated or
+        distributed batches the mean is over all their counted tokens.
+        """
+        labels = inputs["labels"]
+        before = nn.functional.pad(labels[:, 1:] != IGNORE_INDEX, (0, 1))  # positions whose next token counts
+        targets = labels[:, 1:][before[:, :-1]]
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, given: (given[0][before.to(given[0].device)], *given[1:]))
+        try:
+            outputs = model(**{key: value for key, value in inputs.items() if key != "labels"}, use_cache=False)
+        finally:
+            hook.remove()
+        logits = outputs.logits.float()
+        total = nn.functional.cross_entropy(logits, targets, reduction="sum")
+        counted = torch.as_tensor(len(targets) if num_items_in_batch is None else num_items_in_batch)
+        loss = total / counted.to(total.device).clamp(min=1)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        mode = "train" if self.model.training else "eval"
+        with torch.no_grad():
+            counts = torch.stack([(logits.argmax(-1) == targets).sum(), before.sum()])[None]
+            counts = self.accelerator.gather_for_metrics(counts).sum(0)
+        self._metrics[mode]["mean_token_accuracy"].append((counts[0] / counts[1].clamp(min=1)).item())
+        return (loss, outputs) if return_outputs else loss
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
