@@ -13,6 +13,10 @@ threads; on a busy machine it says more than wall time.
 
     python benchmarks/codebook_fit.py --quick            # under a minute
     python benchmarks/codebook_fit.py --json out.json --markdown out.md
+    python benchmarks/codebook_fit.py --million --threads 2     # 1,000,000 tools of 2 x 32 reduced dimensions
+
+`--million` fits, codes and makes unique a catalogue that is reduced already, with the mixture of each catalogue above
+drawn in 32 dimensions. `--joint` adds, for each catalogue, the jointly optimal reassignment and beam encoding.
 """
 
 from __future__ import annotations
@@ -83,6 +87,29 @@ def generate(path: Path, size: dict[str, int], spread: float, near: float, exact
     out.flush()
 
 
+def generate_reduced(tools: int, spread: float, near: float, exact: float, seed: int = 0) -> np.ndarray:
+    """Give float32 (N, 2, 32): the same mixture, drawn in 32 dimensions a gist, near and exact copies included."""
+    rng = np.random.default_rng(seed)
+    width = (GISTS, FULL["reduced"])
+    collections = max(tools * FULL["collections"] // FULL["tools"], 1)
+    spectrum = (np.arange(1, width[1] + 1) ** -0.6).astype(np.float32)
+    category_of = rng.integers(FULL["categories"], size=collections)
+    centres = rng.standard_normal((FULL["categories"], *width), dtype=np.float32)[category_of]
+    centres += rng.standard_normal((collections, *width), dtype=np.float32)
+    collection = rng.integers(collections, size=tools)
+    data = np.empty((tools, *width), dtype=np.float32)
+    count_near, count_exact = int(near * tools), int(exact * tools)
+    originals = tools - count_near - count_exact
+    for start in range(0, tools, 65_536):
+        stop = min(start + 65_536, tools)
+        own = rng.standard_normal((stop - start, *width), dtype=np.float32)
+        data[start:stop] = (centres[collection[start:stop]] + np.float32(spread) * own) * spectrum
+    data[originals:] = data[rng.integers(originals, size=tools - originals)]
+    shift = rng.standard_normal((count_near, *width), dtype=np.float32)
+    data[originals : originals + count_near] += np.float32(0.05 * spread) * shift * spectrum
+    return data
+
+
 class Clock:
     """Wall and CPU seconds of a block."""
 
@@ -95,7 +122,7 @@ class Clock:
 
 
 def _squares(parts: list[np.ndarray]) -> float:
-    return float(sum(np.einsum("nr,nr->", part, part, dtype=np.float64) for part in parts))
+    return float(sum(np.einsum("i,i->", part.ravel(), part.ravel(), dtype=np.float64) for part in parts))
 
 
 def _peak_gb() -> float:
@@ -121,6 +148,7 @@ def work_ours(data: np.ndarray, size: dict[str, int], policy: str, reduced_path:
     counts = count_collisions(nearest, data)
     if reduced_path is not None:
         np.save(reduced_path, reduced)
+        np.savez(reduced_path.with_suffix(".npz"), reduced=reduced, centroids=codebook.centroids, codes=nearest)
     return {
         "wall": clock.wall,
         "cpu": clock.cpu,
@@ -185,6 +213,57 @@ def work_lloyd(reduced: np.ndarray, size: dict[str, int]) -> dict[str, Any]:
     }
 
 
+def work_million(tools: int, catalogue: str) -> dict[str, Any]:
+    """Fit, quantise and make unique: residual k-means on vectors that are reduced already."""
+    from toolscaler.codebook import Codebook
+    from toolscaler.codebook.collisions import squared_errors
+
+    data = generate_reduced(tools, **CATALOGUES[catalogue])
+    with Clock() as clock:
+        codebook = Codebook.fit(data, num_centroids=FULL["centroids"], projection="none", seed=0)
+    peak = _peak_gb()
+    reduced = codebook.reduce(data)
+    nearest = codebook.encode_reduced(reduced)
+    before, after = (squared_errors(codes, reduced, codebook.quantizers).sum() for codes in (nearest, codebook.codes))
+    return {
+        "tools": tools,
+        "wall": clock.wall,
+        "cpu": clock.cpu,
+        "peak_gb": peak,
+        "collisions": 1 - _distinct(nearest) / tools,
+        "left": tools - _distinct(codebook.codes),
+        "error": float(before / _squares([reduced])),
+        "error_added_by_unique_codes": float(after / before - 1),
+    }
+
+
+def work_joint(saved: Path) -> dict[str, Any]:
+    """Greedy against joint reassignment, and greedy against beam encoding, on one fitted codebook."""
+    from toolscaler.codebook import resolve_collisions
+    from toolscaler.codebook.collisions import as_quantizers
+
+    with np.load(saved) as arrays:
+        reduced, centroids, codes = arrays["reduced"], arrays["centroids"], arrays["codes"]
+    found: dict[str, Any] = {}
+    quantizers = as_quantizers(centroids)
+    with Clock() as clock:
+        parts = [quantizer.quantize(reduced[:, gist], beam_width=8) for gist, quantizer in enumerate(quantizers)]
+    found["beam_cpu"] = clock.cpu
+    base = resolve_collisions(codes, reduced, centroids, "share").error_before
+    for encoding, own in (("greedy", codes), ("beam", np.concatenate(parts, axis=1))):
+        for reassignment in ("greedy", "joint"):
+            with Clock() as clock:
+                done = resolve_collisions(own, reduced, centroids, reassignment=reassignment)
+            found[f"{encoding}_{reassignment}"] = {
+                "cpu": clock.cpu,
+                "left": len(own) - _distinct(done.codes),
+                "nearest_error": done.error_before / base - 1,
+                "added_error": done.added_error,
+                "error_against_greedy_encoding": done.error_after / base - 1,
+            }
+    return found
+
+
 def work(args: argparse.Namespace) -> dict[str, Any]:
     """One measurement, in the process that was started for it."""
     size = QUICK if args.quick else FULL
@@ -193,6 +272,10 @@ def work(args: argparse.Namespace) -> dict[str, Any]:
         return {}
     if args.worker == "lloyd":
         return work_lloyd(np.load(args.reduced), size)
+    if args.worker == "joint":
+        return work_joint(args.reduced)
+    if args.worker == "million":
+        return work_million(args.tools, args.catalogue)
     data = np.load(args.input)
     if args.worker == "sklearn":
         return work_sklearn(data, size)
@@ -204,6 +287,9 @@ def spawn(args: argparse.Namespace, worker: str, catalogue: str, folder: Path) -
     command += ["--input", str(folder / f"{catalogue}.npy"), "--result", str(folder / "result.json")]
     if worker in ("ours_share", "lloyd"):
         command += ["--reduced", str(folder / f"{catalogue}_reduced.npy")]
+    if worker == "joint":
+        command += ["--reduced", str(folder / f"{catalogue}_reduced.npz")]
+    command += ["--tools", str(args.tools)]
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = {**os.environ, **dict.fromkeys(names, str(args.threads))}
     subprocess.run([*command, *(["--quick"] if args.quick else [])], check=True, env=environment)
@@ -227,12 +313,23 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             merged["lloyd"] = spawn(args, "lloyd", catalogue, folder)
             (folder / f"{catalogue}.npy").unlink()
             results[catalogue] = {**merged, "goals": goals(merged)}
+            if args.joint:
+                results[catalogue]["joint"] = spawn(args, "joint", catalogue, folder)
+                print(f"{catalogue} joint: {json.dumps(results[catalogue]['joint'])}", file=sys.stderr, flush=True)
     return {
         "machine": machine(args.threads),
         "size": {**(QUICK if args.quick else FULL), "gists": GISTS, "levels": LEVELS},
         "repeats": args.repeats,
         "catalogues": results,
     }
+
+
+def measure_million(args: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=args.scratch) as name:
+        return {
+            "machine": machine(args.threads),
+            **{catalogue: spawn(args, "million", catalogue, Path(name)) for catalogue in args.catalogues},
+        }
 
 
 def goals(found: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -313,8 +410,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scratch", type=Path, help="folder for 1.6 GB of temporary files")
     parser.add_argument("--json", type=Path, help="write the result there")
     parser.add_argument("--markdown", type=Path, help="write the table there")
+    parser.add_argument("--million", action="store_true", help="only the large catalogue of reduced vectors")
+    parser.add_argument("--tools", type=int, default=1_000_000, help="its size")
+    parser.add_argument("--joint", action="store_true", help="also joint reassignment and beam encoding")
     hidden = argparse.SUPPRESS
-    parser.add_argument("--worker", choices=("generate", "ours", "ours_share", "sklearn", "lloyd"), help=hidden)
+    parser.add_argument(
+        "--worker", choices=("generate", "ours", "ours_share", "sklearn", "lloyd", "joint", "million"), help=hidden
+    )
     parser.add_argument("--catalogue", choices=sorted(CATALOGUES), help=hidden)
     parser.add_argument("--input", type=Path, help=hidden)
     parser.add_argument("--reduced", type=Path, help=hidden)
@@ -327,8 +429,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.worker:
         args.result.write_text(json.dumps(work(args)), encoding="utf-8")
         return
-    result = measure(args)
-    table = markdown(result)
+    result = measure_million(args) if args.million else measure(args)
+    table = json.dumps(result, indent=2) + "\n" if args.million else markdown(result)
     print(table)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

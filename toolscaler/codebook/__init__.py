@@ -6,6 +6,9 @@ from toolscaler.codebook.codebook import Codebook
 from toolscaler.codebook.collisions import CollisionCounts, CollisionResolution, count_collisions, resolve_collisions
 from toolscaler.codebook.persistence import codebook_from_files
 from toolscaler.codebook.plots import plot_codebook_usage
+from toolscaler.codebook.quantizers import Quantizer
+from toolscaler.codebook.report import codebook_report
+from toolscaler.codebook.settings import QuantizerSettings
 from toolscaler.codebook.similarity import hamming_distance, prefix_similarity
 from toolscaler.codebook.sizing import CatalogueSizeWarning, shrink_for_catalogue
 from toolscaler.codebook.statistics import CodebookStatistics, codebook_statistics
@@ -16,7 +19,10 @@ __all__ = [
     "CodebookStatistics",
     "CollisionCounts",
     "CollisionResolution",
+    "Quantizer",
+    "QuantizerSettings",
     "codebook_from_files",
+    "codebook_report",
     "codebook_statistics",
     "count_collisions",
     "hamming_distance",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 from toolscaler.codebook.checks import check_codes, check_embeddings
 from toolscaler.codebook.codebook import Codebook
 from toolscaler.codebook.collisions import CollisionCounts, count_collisions
+from toolscaler.codebook.quality import perturbation_stability, prefix_perplexity, prefix_purity, reseeding_stability
 from toolscaler.errors import CodebookError
 
 IntArray = NDArray[np.int32]
 
 _BLOCK_ROWS = 256
+_PERTURBED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,17 @@ class CodebookStatistics:
         neighbour_prefix_sharing: Entry p - 1: share of nearest neighbours (in E) whose first p codes agree.
         random_prefix_sharing: The same for random pairs of tools.
         num_neighbours: Neighbours looked at per tool.
+        prefix_perplexity: Entry p - 1: perplexity of the prefixes of length p of the codes as assigned.
+        effective_codes: Perplexity of whole sequences before any collision policy: how many tools the quantiser alone
+            would tell apart if its sequences were used equally; at most N.
+        hit_rate: Share of tools whose nearest neighbour (in E) is among the ``num_neighbours`` nearest when every tool
+            is replaced by what its codes stand for (:meth:`Codebook.reconstruct`).
+        perturbation: Length of the disturbance of ``perturbation_stability``.
+        perturbation_stability: Entry p - 1: share of tools whose first p codes, before any policy, stay under noise.
+        reseeding_stability: Entry p - 1: adjusted Rand index of prefixes of length p against a fit with another seed;
+            empty where that was not asked for.
+        prefix_purity: By the name of a labelling (``category``, ``provider``): entry p - 1 is the share of tools whose
+            label is the commonest among the tools of their prefix of length p.
     """
 
     num_tools: int
@@ -59,6 +73,18 @@ class CodebookStatistics:
     neighbour_prefix_sharing: tuple[float, ...]
     random_prefix_sharing: tuple[float, ...]
     num_neighbours: int
+    prefix_perplexity: tuple[float, ...] = ()
+    effective_codes: float = 0.0
+    hit_rate: float = 0.0
+    perturbation: float = 0.0
+    perturbation_stability: tuple[float, ...] = ()
+    reseeding_stability: tuple[float, ...] = ()
+    prefix_purity: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def neighbour_recall(self) -> tuple[float, ...]:
+        """Share of true nearest neighbours that share a prefix of length 1 to P: ``neighbour_prefix_sharing``."""
+        return self.neighbour_prefix_sharing
 
     def to_dict(self) -> dict[str, Any]:
         """Give nested dictionaries and lists that JSON can hold, with the two collision rates added."""
@@ -101,6 +127,9 @@ def codebook_statistics(
     num_neighbours: int = 10,
     max_queries: int = 512,
     seed: int = 0,
+    documents: Sequence[Any] | None = None,
+    perturbation: float = 0.05,
+    reseed: bool = False,
 ) -> CodebookStatistics:
     """Measure the health of a codebook on its tools (method of section 4.1; collisions are what the paper leaves open).
 
@@ -110,7 +139,11 @@ def codebook_statistics(
         codes: Integers (N, code_length) of the same tools; the fitted codes if ``None``.
         num_neighbours: Nearest neighbours (Euclidean in V·D dimensions) looked at per tool.
         max_queries: Neighbours are searched for at most this many tools, drawn by ``seed``.
-        seed: Seed of that draw.
+        seed: Seed of that draw, of the noise and (plus one) of the second fit.
+        documents: Documents of the same tools, in their order, with the attributes or keys ``category`` and
+            ``provider``; needed for ``prefix_purity``.
+        perturbation: Length of the disturbance, as a share of the root mean square distance to the mean embedding.
+        reseed: Fit a second codebook with another seed; it takes about as long as the first fit.
 
     Returns:
         The statistics.
@@ -131,7 +164,11 @@ def codebook_statistics(
     nearest_squares = _level_squares(codebook, reduced, nearest)
     lost, total = _full_error(codebook, data, assigned)
     usage = code_usage(assigned, codebook.code_sizes)
-    neighbours, random_pairs = _prefix_sharing(data, assigned, num_neighbours, max_queries, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    queries, found = _query_neighbours(data, num_neighbours, max_queries, rng)
+    neighbours, random_pairs = _prefix_sharing(len(data), assigned, queries, found, rng)
+    sample = data if len(data) <= _PERTURBED_ROWS else data[np.sort(rng.choice(len(data), _PERTURBED_ROWS, False))]
+    purity = _purity(assigned, documents)
     return CodebookStatistics(
         num_tools=len(data),
         collisions=count_collisions(nearest, data),
@@ -148,7 +185,50 @@ def codebook_statistics(
         neighbour_prefix_sharing=neighbours,
         random_prefix_sharing=random_pairs,
         num_neighbours=min(num_neighbours, len(data) - 1),
+        prefix_perplexity=prefix_perplexity(assigned),
+        effective_codes=prefix_perplexity(nearest)[-1],
+        hit_rate=_hit_rate(codebook, assigned, queries, found),
+        perturbation=perturbation,
+        perturbation_stability=perturbation_stability(codebook, sample, perturbation, rng),
+        reseeding_stability=reseeding_stability(codebook, data, nearest, seed + 1) if reseed else (),
+        prefix_purity=purity,
     )
+
+
+def _purity(codes: IntArray, documents: Sequence[Any] | None) -> dict[str, tuple[float, ...]]:
+    if documents is None:
+        return {}
+
+    def label(document: Any, name: str) -> str:
+        value = document.get(name, "") if isinstance(document, Mapping) else getattr(document, name, "")
+        return str(value or "")
+
+    result = {}
+    for name in ("category", "provider"):
+        labels = [label(document, name) for document in documents]
+        if any(labels):
+            result[name] = prefix_purity(codes, labels)
+    return result
+
+
+def _hit_rate(codebook: Codebook, codes: IntArray, queries: NDArray[np.intp], found: NDArray[np.intp]) -> float:
+    if not found.size:
+        return 0.0
+    near = _nearest_neighbours(_Rebuilt(codebook, codes), queries, found.shape[1])
+    return float((near == found[:, :1]).any(axis=1).mean())
+
+
+class _Rebuilt:
+    """Reconstructions of tools, made when rows are read: all of them at once would be as large as the embeddings."""
+
+    def __init__(self, codebook: Codebook, codes: IntArray) -> None:
+        self._codebook, self._codes = codebook, codes
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __getitem__(self, rows: slice | NDArray[np.intp]) -> NDArray[np.float32]:
+        return self._codebook.reconstruct(self._codes[rows])
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -177,16 +257,24 @@ def _full_error(codebook: Codebook, data: NDArray[np.floating], codes: IntArray)
     return lost, total
 
 
-def _prefix_sharing(
-    data: NDArray[np.floating], codes: IntArray, num_neighbours: int, max_queries: int, rng: np.random.Generator
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _query_neighbours(
+    data: NDArray[np.floating], num_neighbours: int, max_queries: int, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Draw query tools (Q,) and find their nearest neighbours (Q, n); no columns where there is nothing to find."""
     rows = len(data)
     wanted = min(num_neighbours, rows - 1)
     if wanted < 1 or max_queries < 1:
+        return np.zeros(0, dtype=np.intp), np.zeros((0, 0), dtype=np.intp)
+    queries = np.sort(rng.choice(rows, size=min(max_queries, rows), replace=False))
+    return queries, _nearest_neighbours(data, queries, wanted)
+
+
+def _prefix_sharing(
+    rows: int, codes: IntArray, queries: NDArray[np.intp], found: NDArray[np.intp], rng: np.random.Generator
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if not found.size:
         empty = (0.0,) * codes.shape[1]
         return empty, empty
-    queries = np.sort(rng.choice(rows, size=min(max_queries, rows), replace=False))
-    found = _nearest_neighbours(data, queries, wanted)
     # A random other tool: a shift by 1 .. N-1 never lands on the tool itself.
     others = (queries[:, None] + rng.integers(1, rows, size=found.shape)) % rows
     return _shared(codes, queries, found), _shared(codes, queries, others)
@@ -197,7 +285,9 @@ def _shared(codes: IntArray, queries: NDArray[np.intp], others: NDArray[np.intp]
     return tuple(np.logical_and.accumulate(agree, axis=2).mean(axis=(0, 1)).tolist())
 
 
-def _nearest_neighbours(data: NDArray[np.floating], queries: NDArray[np.intp], wanted: int) -> NDArray[np.intp]:
+def _nearest_neighbours(
+    data: NDArray[np.floating] | _Rebuilt, queries: NDArray[np.intp], wanted: int
+) -> NDArray[np.intp]:
     """Exact nearest other rows of the query rows, (Q, wanted), nearest first; equal distances by row number."""
     centre = np.asarray(data[queries], dtype=np.float32).mean(axis=0, dtype=np.float64).astype(np.float32)
     goal = (np.asarray(data[queries], dtype=np.float32) - centre).reshape(len(queries), -1)
