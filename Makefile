@@ -57,6 +57,8 @@ benchmark: $(STAMP_DEV)
 	$(BIN)/python benchmarks/codebook_fit.py --quick
 	$(BIN)/python benchmarks/compression_step.py
 	$(BIN)/python benchmarks/tokenizer_load.py
+	$(BIN)/python -m benchmarks.decoding --quick
+	$(BIN)/python benchmarks/agent_attacks.py --scale 0.02
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov
