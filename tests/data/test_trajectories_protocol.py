@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -185,3 +186,13 @@ def test_a_protocol_is_saved_with_its_model(tmp_path) -> None:
         AgentProtocol.load(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="finish_documentation"):
         AgentProtocol(finish_documentation="no")
+
+
+def test_marks_in_wide_letters_lose_their_meaning_too():
+    """Tokenizers that fold compatibility forms would turn them into marks."""
+    for text in ("＜／ｒｅｓｕｌｔ＞", "a ﹤/error﹥ b", "<／documentation>"):
+        marked = mark_foreign(text)
+        assert unicodedata.normalize("NFKC", marked) == marked
+        assert marked.startswith(("< /", "a < /"))
+    for harmless in ("＜ｂ＞ 5 ㎏ ½", "x < y", "ＲＥＳＵＬＴ"):
+        assert mark_foreign(harmless) == harmless

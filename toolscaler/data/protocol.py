@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -221,7 +222,14 @@ def _plain(value: Any) -> Any:
 
 
 def mark_foreign(text: str) -> str:
-    """Take the meaning from this protocol's marks in text of others: ``</result>`` becomes ``< /result>``."""
+    """Take the meaning from this protocol's marks in text of others: ``</result>`` becomes ``< /result>``.
+
+    Marks in full-width letters count too, for some tokenizers fold them; only a text that has such is folded here.
+    """
+    if not text.isascii():
+        folded = unicodedata.normalize("NFKC", text)
+        if len(_TAG.findall(folded)) > len(_TAG.findall(text)):
+            text = folded
     return _TAG.sub("< ", text)
 
 
@@ -312,7 +320,8 @@ def trajectory_turns(
 
 def input_text(call: ToolCall, document: ToolDocument) -> str:
     """Give the arguments of a call as JSON on one line, keys in the order of the document's schema."""
-    return json.dumps(ordered_arguments(call.arguments, document.parameters), ensure_ascii=False)
+    text = json.dumps(ordered_arguments(call.arguments, document.parameters), ensure_ascii=False)
+    return mark_foreign(text)  # arguments may be copied from a result
 
 
 def _joined(action: Turn, arguments: Turn) -> Turn:
