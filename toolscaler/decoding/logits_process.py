@@ -132,11 +132,14 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
             float (B, vocabulary), of the same dtype; a new tensor unless ``reuse_buffer``.
 
         Raises:
-            DecodingError: The scores have fewer columns than the largest token id needs, the rows are shorter than
+            DecodingError: The arguments are no tensors of that form, or of different numbers of rows; the scores have
+                fewer columns than the largest token id needs, the rows are shorter than
                 ``prompt_length`` or no multiple of the number of tries, or (on the CPU; elsewhere it would have to wait
                 for the device) an allowed token's score is NaN or +inf.
             InvalidPrefixError: A row's ids fit no sequence, with ``on_invalid="raise"``.
         """
+        if not torch.compiler.is_compiling():
+            _check_tensors(input_ids, scores)
         columns = scores.shape[1]
         if columns < self._needed:
             raise DecodingError(
@@ -282,3 +285,22 @@ class PrefixConstrainedLogitsProcessor(LogitsProcessor):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pool": None if self._pool is None else BufferPool(), "_tables": {}}
+
+
+def _check_tensors(input_ids: Any, scores: Any) -> None:
+    """Refuse what is no step of a generation."""
+    if not (isinstance(input_ids, torch.Tensor) and isinstance(scores, torch.Tensor)):
+        raise DecodingError(
+            f"expected two tensors, input_ids and scores, got {type(input_ids).__name__} and {type(scores).__name__}"
+        )
+    whole = not (input_ids.is_floating_point() or input_ids.is_complex() or input_ids.dtype == torch.bool)
+    if input_ids.dim() != 2 or not whole:
+        raise DecodingError(
+            f"input_ids: expected integers (B, T), got {input_ids.dtype} of shape {tuple(input_ids.shape)}"
+        )
+    if scores.dim() != 2 or not scores.is_floating_point() or len(scores) != len(input_ids):
+        raise DecodingError(
+            f"scores: expected floats ({len(input_ids)}, vocabulary), got {scores.dtype} of shape {tuple(scores.shape)}"
+        )
+    if scores.is_meta or input_ids.is_meta:
+        raise DecodingError("expected tensors with numbers, got one on the meta device")

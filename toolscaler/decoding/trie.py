@@ -196,7 +196,7 @@ class CodeTrie:
 
     def depths(self, nodes: np.ndarray) -> np.ndarray:
         """Give the depth of each node, int64 (B,); -1 for dead rows."""
-        return np.searchsorted(self.arrays.level_starts, np.asarray(nodes), side="right") - 1
+        return np.searchsorted(self.arrays.level_starts, self._nodes(nodes), side="right") - 1
 
     def shared_depth(self, nodes: np.ndarray) -> int | None:
         """Give the depth of all nodes, where they have one depth and none is dead; else ``None``."""
@@ -208,7 +208,19 @@ class CodeTrie:
 
     def allows(self, nodes: np.ndarray) -> np.ndarray:
         """Say for each node whether an allowed tool lies below it; bool (B,), false for dead rows."""
-        nodes = np.asarray(nodes)
+        return self._allows(self._nodes(nodes))
+
+    def _nodes(self, nodes: Any) -> np.ndarray:
+        """Check nodes; int64 (B,)."""
+        nodes = _integers(nodes, "nodes", 1)
+        if len(nodes) and int(nodes.max()) >= self.arrays.num_nodes:
+            raise DecodingError(
+                f"nodes: expected numbers below {self.arrays.num_nodes}, got {int(nodes.max())}; a node belongs to the "
+                "trie that gave it"
+            )
+        return nodes
+
+    def _allows(self, nodes: np.ndarray) -> np.ndarray:
         alive = nodes >= 0
         if self.node_bits is None:
             return alive
@@ -224,18 +236,16 @@ class CodeTrie:
             int64 (B,) nodes, :data:`DEAD` for rows that are no prefix of an allowed sequence.
 
         Raises:
-            DecodingError: ``prefixes`` has not two dimensions.
+            DecodingError: ``prefixes`` are no integers of two dimensions.
         """
-        prefixes = np.asarray(prefixes, dtype=np.int64)
-        if prefixes.ndim != 2:
-            raise DecodingError(f"prefixes: expected token ids of shape (B, depth), got shape {prefixes.shape}")
+        prefixes = _integers(prefixes, "prefixes", 2)
         count, depth = prefixes.shape
         if not depth:
             return np.zeros(count, dtype=np.int64)
         if depth > self.arrays.length:
             return np.full(count, DEAD, dtype=np.int64)
         nodes = self.arrays.find(prefixes)
-        return nodes if self.node_bits is None else np.where(self.allows(nodes), nodes, DEAD)
+        return nodes if self.node_bits is None else np.where(self._allows(nodes), nodes, DEAD)
 
     def advance(self, nodes: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Take one step in each row.
@@ -247,7 +257,9 @@ class CodeTrie:
         Returns:
             int64 (B,) next nodes, :data:`DEAD` where the node has no such (allowed) child.
         """
-        nodes, tokens = np.asarray(nodes, dtype=np.int64), np.asarray(tokens, dtype=np.int64)
+        nodes, tokens = self._nodes(nodes), _integers(tokens, "tokens", 1)
+        if len(nodes) != len(tokens):
+            raise DecodingError(f"tokens: expected one for each of {len(nodes)} nodes, got {len(tokens)}")
         found = np.full(len(nodes), DEAD, dtype=np.int64)
         for depth, rows in self._by_depth(nodes):
             labels = tokens[rows] - self.arrays.token_base(depth + 1)
@@ -255,7 +267,7 @@ class CodeTrie:
             known = (labels >= int(self.arrays.ragged)) & (labels < self.arrays.sizes[depth])
             below = self.arrays.find_child(depth, np.where(known, nodes[rows], DEAD), np.where(known, labels, 0))
             found[rows] = below
-        return found if self.node_bits is None else np.where(self.allows(found), found, DEAD)
+        return found if self.node_bits is None else np.where(self._allows(found), found, DEAD)
 
     def expand(self, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """List the children of each row's node.
@@ -266,7 +278,7 @@ class CodeTrie:
         Returns:
             Row numbers, token ids and child nodes, all int64 (E,), rows in order and tokens ascending in each.
         """
-        nodes = np.asarray(nodes, dtype=np.int64)
+        nodes = self._nodes(nodes)
         shared = self.shared_depth(nodes)
         if shared is not None:
             return self._expand_level(shared, nodes if shared < self.arrays.length else nodes[:0])
@@ -303,7 +315,7 @@ class CodeTrie:
         rows = np.arange(len(nodes)).repeat(counts)
         children = np.arange(ends[-1]) + (start - (ends - counts)).repeat(counts)
         if self.node_bits is not None:
-            kept = np.flatnonzero(self.allows(children))
+            kept = np.flatnonzero(self._allows(children))
             rows, children = rows[kept], children[kept]
         numbers = children - self.arrays.level_starts[depth + 1]
         return (
@@ -314,10 +326,10 @@ class CodeTrie:
 
     def is_end(self, nodes: np.ndarray) -> np.ndarray:
         """Say for each node whether an (allowed) tool's sequence ends there; bool (B,), false for dead rows."""
-        nodes = np.asarray(nodes, dtype=np.int64)
+        nodes = self._nodes(nodes)
         arrays = self.arrays
         if arrays.end_count is None or arrays.end_start is None:
-            return (nodes >= arrays.level_starts[arrays.length]) & self.allows(nodes)
+            return (nodes >= arrays.level_starts[arrays.length]) & self._allows(nodes)
         if self._mask is None:
             return (nodes >= 0) & (arrays.end_count[nodes] > 0)
         first = arrays.end_start[nodes]
@@ -337,6 +349,9 @@ class CodeTrie:
             int64 (tools,) rows of :attr:`catalogue`, ascending: none, one, or several where codes are shared.
         """
         arrays = self.arrays
+        whole = isinstance(node, int | np.integer) and not isinstance(node, bool)
+        if not whole or node >= arrays.num_nodes:
+            raise DecodingError(f"node: expected a number below {arrays.num_nodes}, got {node!r:.80}")
         if node < 0:
             return np.empty(0, dtype=np.int64)
         if arrays.end_start is None or arrays.end_count is None:
@@ -354,6 +369,8 @@ class CodeTrie:
         Raises:
             UnknownToolError: There is no such tool; the nearest ids are suggested.
         """
+        if not isinstance(tool_id, str):
+            raise DecodingError(f"tool_id: expected text, got {type(tool_id).__name__}")
         row = self._names.row(tool_id, None if self._mask is None else self.tool_ids)
         if self._mask is not None and not self._mask[row]:
             raise self._names.unknown(tool_id, self.tool_ids)
@@ -501,6 +518,25 @@ class CodeTrie:
                 if (self.arrays.labels(depth, slice(0, count)) == label).any():
                     return True
         return False
+
+
+def _integers(values: Any, what: str, dimensions: int) -> np.ndarray:
+    """Give whole numbers as an int64 array.
+
+    Raises:
+        DecodingError: They are no whole numbers of so many dimensions.
+    """
+    if isinstance(values, np.ndarray) and values.dtype == np.int64 and values.ndim == dimensions:
+        return values
+    try:
+        array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise DecodingError(f"{what}: expected whole numbers, got {values!r:.80}: {error}") from error
+    empty = array.size == 0 and array.dtype.kind == "f"  # an empty list
+    if array.ndim != dimensions or not (empty or array.dtype.kind in "iu") or (array.size and array.max() >= 2**63):
+        shape = "(B,)" if dimensions == 1 else "(B, depth)"
+        raise DecodingError(f"{what}: expected whole numbers {shape}, got {array.dtype} of shape {array.shape}")
+    return array.astype(np.int64)
 
 
 def _restricted(whole: CodeTrie, kept: np.ndarray) -> CodeTrie:
