@@ -267,7 +267,9 @@ class ArgumentMatcher:
             limit: Most tokens.
 
         Returns:
-            Tokens after which the arguments are whole (end token not counted), or ``None`` where none were found.
+            Tokens after which the arguments are whole (end token not counted), or ``None`` where none were found: the
+            way is searched greedily, and a pattern may still ask for letters that it does not think of (``é`` anywhere
+            in a text).
         """
         vocabulary, way = self.grammar.vocabulary, self._engine.deep_copy()
         read = vocabulary.engine_tokenizer.decode_bytes
