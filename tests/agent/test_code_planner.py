@@ -266,6 +266,19 @@ def test_what_was_read_before_changes_nothing(make, executor):
         assert [s for _, s in plan.candidates] == pytest.approx([s for _, s in first.candidates], abs=1e-4)
 
 
+def test_what_was_read_before_a_training_step_is_forgotten(make, executor):
+    planner, request = make(5), ask(executor)
+    before, _ = planned(planner, request)
+    with torch.no_grad():
+        for weight in planner.model.parameters():
+            weight.mul_(0.7)
+    after, _ = planned(planner, request)
+    fresh = CodePlanner(planner.model, planner.tokenizer, max_thought_tokens=12, max_argument_tokens=40)
+    expected, _ = planned(fresh, request)
+    assert after.candidates == expected.candidates != before.candidates
+    assert [made.arguments for made in after.calls] == [made.arguments for made in expected.calls]
+
+
 def test_threads_share_a_planner(make, executor):
     planner = make(6, max_argument_tokens=15)
     texts = [f"How many feet are {number} metres?" for number in range(6)]

@@ -70,15 +70,22 @@ class TextModel:
     def __init__(self, model: Any) -> None:
         self.model = model
         self._accepted = accepted_arguments(model)
-        self._keeps: dict[
-            bool, bool
-        ] = {}  # whether a text is longer than some layer looks back -> the cache can be cut
+        # Whether a text is longer than some layer looks back -> whether the cache can be cut.
+        self._keeps: dict[bool, bool] = {}
         self._idle: list[ReadText] = []
+        self._weights: tuple[tuple[int, int], ...] = ()
         self._lock = threading.Lock()
 
     def take(self, ids: list[int]) -> ReadText:
-        """Give the remembered conversation that shares most with a text, or a new one. Nobody else has it then."""
+        """Give the remembered conversation that shares most with a text, or a new one. Nobody else has it then.
+
+        What was read with other weights, before a step of training, is forgotten.
+        """
+        weights = tuple((id(weight), weight._version) for weight in self.model.parameters())
         with self._lock:
+            if weights != self._weights:
+                self._weights = weights
+                self._idle.clear()
             best = max(range(len(self._idle)), key=lambda place: common_length(self._idle[place].ids, ids), default=-1)
             if best >= 0 and common_length(self._idle[best].ids, ids) > 1:
                 return self._idle.pop(best)

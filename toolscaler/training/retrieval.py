@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from toolscaler.errors import ConfigError, TrainingError
 from toolscaler.tokenization.prompts import shorten_prompt
-from toolscaler.training.adapters import code_row_targets
+from toolscaler.training.adapters import with_adapter
 
 if TYPE_CHECKING:
     from toolscaler.tokenization import ToolscalerTokenizer
@@ -283,7 +283,14 @@ def retrieval_trainer(
             "call initialize_code_embeddings(model, tokenizer, ...) first"
         )
     if config.use_lora and not isinstance(model, PeftModel):
-        model = _with_adapter(model, tokenizer, config)
+        model = with_adapter(
+            model,
+            tokenizer,
+            rank=config.lora_r,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            target_modules=config.lora_target_modules,
+        )
     if isinstance(model, PeftModel):
         head = model.get_output_embeddings()
         # 2026-11: TRL 1.16 reads lm_head.bias, which peft's TrainableTokensWrapper does not pass through.
@@ -298,21 +305,4 @@ def retrieval_trainer(
         processing_class=tokenizer,
         data_collator=RetrievalCollator(tokenizer.pad_token_id),
         callbacks=callbacks,
-    )
-
-
-def _with_adapter(model: PreTrainedModel, tokenizer: ToolscalerTokenizer, config: RetrievalConfig) -> PeftModel:
-    targets: Any = config.lora_target_modules
-    if targets != "all-linear":
-        targets = [name.strip() for name in targets.split(",")]
-    return get_peft_model(
-        model,
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=config.lora_r,
-            lora_alpha=config.lora_alpha,
-            lora_dropout=config.lora_dropout,
-            target_modules=targets,
-            trainable_token_indices=code_row_targets(model, tokenizer),
-        ),
     )
