@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from toolscaler.codebook.collisions import CollisionPolicy
+from toolscaler.codebook.settings import EncodingName, MetricName, ProjectionName, QuantizerName, ReassignmentName
 from toolscaler.errors import ArtifactError, ConfigError
 
 _Section = TypeVar("_Section")
@@ -100,14 +102,45 @@ class CompressionSection:
 
 @dataclass
 class CodebookSection:
-    """Deep residual clustering (paper section 4.1); see :meth:`toolscaler.Codebook.fit`."""
+    """Deep residual clustering (paper section 4.1): every keyword of :meth:`toolscaler.Codebook.fit`, which says more.
+
+    Attributes:
+        num_levels: Levels L a gist position.
+        num_centroids: Centroids K a level, at most.
+        reduced_dim: Dimensions after the projection.
+        collisions: ``reassign``, ``suffix`` or ``share``.
+        balanced: Cap the size of clusters; the same as ``quantizer: balanced_residual_kmeans``.
+        seed: Seed of every random choice.
+        max_iterations: Most Lloyd iterations of a k-means run.
+        num_restarts: k-means runs a level; the best is kept.
+        quantizer: Kind of quantiser.
+        quantizer_options: Options of that kind.
+        encoding: ``greedy`` or ``beam``.
+        beam_width: Prefixes kept a level with ``encoding: beam``.
+        reassignment: ``greedy`` or ``joint``.
+        projection: ``pca`` or ``none``.
+        whiten: Divide reduced dimensions by their standard deviation.
+        normalize: Bring embeddings to one length first.
+        metric: ``l2`` or ``cosine``.
+    """
 
     num_levels: int = 2
     num_centroids: int = 512
     reduced_dim: int = 32
-    collisions: Literal["reassign", "suffix", "share"] = "reassign"
+    collisions: CollisionPolicy = "reassign"
     balanced: bool = False
     seed: int = 0
+    max_iterations: int = 100
+    num_restarts: int = 1
+    quantizer: QuantizerName = "residual_kmeans"
+    quantizer_options: dict[str, Any] = field(default_factory=dict)
+    encoding: EncodingName = "greedy"
+    beam_width: int = 8
+    reassignment: ReassignmentName = "greedy"
+    projection: ProjectionName = "pca"
+    whiten: bool = False
+    normalize: bool = False
+    metric: MetricName = "l2"
 
 
 @dataclass

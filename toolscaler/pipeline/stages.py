@@ -16,7 +16,7 @@ from toolscaler._files import atomic_folder, write_json, write_text
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
 from toolscaler.data.trajectories import Trajectory
-from toolscaler.errors import ConfigError, DataError
+from toolscaler.errors import CodebookError, ConfigError, DataError
 from toolscaler.pipeline.config import RunConfig, build_section, convert_value
 
 if TYPE_CHECKING:
@@ -115,16 +115,21 @@ def trainer_settings(cls: type[Any], values: Mapping[str, Any], section: str, **
 
 
 def check_settings(config: RunConfig) -> None:
-    """Check the sections that belong to trainers, so that a slip is told at once and not hours later.
+    """Check the sections that belong to trainers and the quantiser, so that a slip is told at once and not hours later.
 
     Raises:
         ConfigError: See :func:`trainer_settings`.
     """
+    from toolscaler.codebook.quantizers import check_quantizer_options
     from toolscaler.pipeline.trajectories import check_agent_settings
     from toolscaler.training.compression import CompressionConfig
     from toolscaler.training.retrieval import RetrievalConfig
     from toolscaler.training.scratch import ScratchConfig
 
+    try:
+        check_quantizer_options(config.codebook.quantizer, config.codebook.quantizer_options)
+    except CodebookError as error:
+        raise ConfigError("codebook.quantizer_options", config.codebook.quantizer_options, str(error)) from error
     trainer_settings(CompressionConfig, config.compression.trainer, "compression.trainer", output_dir=config.output_dir)
     trainer_settings(RetrievalConfig, config.retrieval.trainer, "retrieval.trainer", output_dir=config.output_dir)
     build_section(ScratchConfig, config.base.scratch, "base.scratch")
@@ -274,11 +279,10 @@ def codebook_stage(run: Run) -> dict[str, Any]:
     embeddings = run.load_embeddings()
     ids = [document.id for document in run.documents]
     codebook = Codebook.fit(embeddings, ids, **asdict(run.config.codebook))
-    statistics = codebook_statistics(codebook, embeddings)
-    values = statistics if isinstance(statistics, dict) else statistics.to_dict()
+    statistics = codebook_statistics(codebook, embeddings, documents=run.documents)
     with atomic_folder(run.folder / "codebook") as folder:
         codebook.save_pretrained(folder)
-        write_json(folder / "statistics.json", values)
+        write_json(folder / "statistics.json", statistics.to_dict())
         plot_codebook_usage(codebook, folder / "usage.png")
     return {"code_sizes": list(codebook.code_sizes)}
 

@@ -9,10 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolscaler.codebook.quantizers.base import Quantizer, TableQuantizer, nearest_combinations
+from toolscaler.codebook.quantizers.hierarchical import OPTIONS as HIERARCHICAL_OPTIONS
 from toolscaler.codebook.quantizers.hierarchical import HierarchicalQuantizer, fit_hierarchical
 from toolscaler.codebook.quantizers.rqvae import NETWORK, RQVAEQuantizer
+from toolscaler.codebook.quantizers.rqvae_training import OPTIONS as RQVAE_OPTIONS
 from toolscaler.codebook.quantizers.rqvae_training import fit_rqvae
-from toolscaler.codebook.quantizers.tables import fit_balanced, fit_fsq, fit_product, fit_residual
+from toolscaler.codebook.quantizers.tables import (
+    FSQ_OPTIONS,
+    PRODUCT_OPTIONS,
+    fit_balanced,
+    fit_fsq,
+    fit_product,
+    fit_residual,
+)
+from toolscaler.codebook.settings import check_options
 from toolscaler.errors import CodebookError
 
 __all__ = [
@@ -21,6 +31,7 @@ __all__ = [
     "RQVAEQuantizer",
     "TableQuantizer",
     "centroid_stack",
+    "check_quantizer_options",
     "fit_quantizer",
     "nearest_combinations",
     "quantizer_from_tensors",
@@ -38,6 +49,23 @@ _FITS: dict[str, Callable[..., tuple[Quantizer, IntArray | None]]] = {
     "fsq": fit_fsq,
     "rqvae": fit_rqvae,
 }
+_OPTIONS: dict[str, Mapping[str, Any]] = {
+    "product_kmeans": PRODUCT_OPTIONS,
+    "hierarchical_kmeans": HIERARCHICAL_OPTIONS,
+    "fsq": FSQ_OPTIONS,
+    "rqvae": RQVAE_OPTIONS,
+}
+
+
+def check_quantizer_options(kind: str, options: Mapping[str, Any]) -> None:
+    """Check the names of a quantiser's options before anything is fitted; values are looked at by the fit.
+
+    Raises:
+        CodebookError: An unknown kind, or an option that it does not have.
+    """
+    if kind not in _FITS:
+        raise CodebookError(f"expected quantizer of {', '.join(_FITS)}, got {kind!r}")
+    check_options(kind, options, _OPTIONS.get(kind, {}))
 
 
 def fit_quantizer(
