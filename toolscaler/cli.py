@@ -18,7 +18,10 @@ from toolscaler.errors import ConfigError, ToolscalerError
 _SCRIPTS = {
     "compress": ("toolscaler.scripts.compress", "train the gist compressor on tool documents"),
     "encode": ("toolscaler.scripts.encode", "export gist embeddings of a catalogue"),
-    "codebook": ("toolscaler.scripts.codebook", "turn gist embeddings into codes; `codebook report RUN` measures those of a run"),
+    "codebook": (
+        "toolscaler.scripts.codebook",
+        "turn gist embeddings into codes; `codebook report RUN` measures those of a run",
+    ),
     "vocabulary": ("toolscaler.scripts.vocabulary", "add the codes to a base model and its tokenizer"),
     "retrieval": ("toolscaler.scripts.retrieval", "train a model to write the code of a fitting tool"),
     "trajectory": ("toolscaler.scripts.trajectory", "train a model to call tools and answer"),
