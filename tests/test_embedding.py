@@ -384,3 +384,33 @@ def test_partitioned_parameters_are_gathered(monkeypatch, make_model, tokenizer,
         assert not writes
     with gathered([torch.zeros(2)]) as writes:
         assert writes
+
+
+def test_a_head_that_is_not_written_has_the_mean_of_its_old_rows(make_model, tokenizer, embeddings):
+    model, plain = make_model(), make_model()
+    base = len(rows_of(model))
+    old = head_of(model).detach().clone()
+    initialize_code_embeddings(model, tokenizer, embeddings, write_head=False, pad_to_multiple_of=64)
+    initialize_code_embeddings(plain, tokenizer, embeddings, pad_to_multiple_of=64)
+    assert torch.equal(rows_of(model), rows_of(plain))
+    assert torch.equal(head_of(model)[:base], old)
+    mean = old.double().mean(dim=0).float()
+    torch.testing.assert_close(head_of(model)[base:].detach(), mean.expand(len(head_of(model)) - base, -1))
+    assert not torch.equal(head_of(plain)[base], head_of(plain)[base + 1])
+    tied, tied_plain = make_model(tie=True), make_model(tie=True)
+    initialize_code_embeddings(tied, tokenizer, embeddings, write_head=False)
+    initialize_code_embeddings(tied_plain, tokenizer, embeddings)
+    assert torch.equal(rows_of(tied), rows_of(tied_plain))  # a tied head is the input matrix
+
+
+def test_level_mean_adds_the_pca_mean_to_later_levels_alone(make_tiny_tokenizer, embeddings):
+    fitted = Codebook.fit(embeddings, num_centroids=4, reduced_dim=4, num_levels=2, collisions="suffix")
+    tokenizer = ToolscalerTokenizer.from_tokenizer(make_tiny_tokenizer(), fitted)
+    plain = reframe_vectors(tokenizer, embeddings)
+    moved = reframe_vectors(tokenizer, embeddings, level_mean=True)
+    difference, start = moved - plain, 0
+    for position, size in enumerate(fitted.code_sizes):
+        gist, level = divmod(position, 2)
+        expected = fitted.pca_mean[gist] if gist < 2 and level == 1 else np.zeros(WIDTH)
+        np.testing.assert_allclose(difference[start : start + size], np.tile(expected, (size, 1)), atol=1e-5)
+        start += size

@@ -34,6 +34,8 @@ def initialize_code_embeddings(
     init: str = "reframe",
     seed: int = 0,
     pad_to_multiple_of: int | None = None,
+    write_head: bool = True,
+    level_mean: bool = False,
 ) -> Any:
     """Give every code token its rows in the model: the "reframe embedding" of the paper (section 4.2).
 
@@ -61,6 +63,9 @@ def initialize_code_embeddings(
             ``"match"``, or with the model's ``initializer_range`` under ``scale="none"``.
         seed: For random rows.
         pad_to_multiple_of: Grow the matrices to a multiple of this.
+        write_head: Write code rows to an untied output head too. ``False``: they get the mean of its old rows, which is
+            an ablation (the paper's released code leaves the head alone).
+        level_mean: See :func:`reframe_vectors`; an ablation.
 
     Returns:
         The model.
@@ -78,7 +83,8 @@ def initialize_code_embeddings(
     if init == "random":
         vectors = _random_vectors(model, tokenizer.num_code_tokens, width, seed)
     else:
-        vectors = torch.from_numpy(reframe_vectors(tokenizer, embeddings, codebook=codebook))
+        found = reframe_vectors(tokenizer, embeddings, codebook=codebook, level_mean=level_mean)
+        vectors = torch.from_numpy(found)
     if vectors.shape[1] != width:
         raise CodebookError(
             f"the codebook's vectors have {vectors.shape[1]} dimensions, the model's embeddings {width}; use the model "
@@ -92,7 +98,10 @@ def initialize_code_embeddings(
     span = (tokenizer.first_code_id, old_rows)
     _write_rows(layer.weight, vectors, span, scale=scale, divisor=_embedding_scale(layer))
     if head is not None and not _tied(head.weight, layer.weight):
-        _write_rows(head.weight, vectors, span, scale=scale)
+        if write_head:
+            _write_rows(head.weight, vectors, span, scale=scale)
+        else:
+            _write_mean(head.weight, len(vectors), span)
     if getattr(head, "bias", None) is not None:
         _write_bias(head.bias, len(vectors), span)
     return model
@@ -103,6 +112,7 @@ def reframe_vectors(
     embeddings: np.ndarray | torch.Tensor | None = None,
     *,
     codebook: Codebook | None = None,
+    level_mean: bool = False,
 ) -> np.ndarray:
     """Compute the vector of every code token from the tools that carry it, not scaled (paper, section 4.2).
 
@@ -111,6 +121,8 @@ def reframe_vectors(
         embeddings: Gist outputs, float (N, V, D), in the order of ``tokenizer.tool_names``; ``None`` for the vectors
             that the codebook alone gives.
         codebook: Codebook that made the codes; the tokenizer's if not given.
+        level_mean: Add the PCA mean of the gist position to the rows of later levels too. Their residuals are
+            differences, which have no mean; a library's inverse PCA adds one all the same.
 
     Returns:
         float32 (num_code_tokens, D), in id order.
@@ -135,7 +147,12 @@ def reframe_vectors(
         expected = (len(codes), gists, width)
         if table.shape != expected:
             raise CodebookError(f"embeddings: expected shape (tools, gists, width) = {expected}, got {table.shape}")
-    vectors = np.concatenate(codebook.level_embeddings(table, codes)).astype(np.float32, copy=False)
+    levels = codebook.level_embeddings(table, codes)
+    if level_mean:
+        content = gists * codebook.num_levels
+        for place in (place for place in range(content) if place % codebook.num_levels):
+            levels[place] = levels[place] + codebook.pca_mean[place // codebook.num_levels]
+    vectors = np.concatenate(levels).astype(np.float32, copy=False)
     if not np.isfinite(vectors).all():
         raise CodebookError("embeddings: expected finite numbers, got NaN or infinity")
     return vectors
@@ -247,6 +264,17 @@ def _write_rows(
         if writes:
             weight[first:last] = rows.to(weight.device)
             for start, stop in ((old_rows, first), (max(last, old_rows), len(weight))):
+                weight[start:stop] = mean.to(weight)
+
+
+def _write_mean(weight: torch.Tensor, count: int, span: tuple[int, int]) -> None:
+    """Give the code rows, and the rows that growing has added, the mean of the rows before."""
+    first, old_rows = span
+    last = first + count
+    with gathered([weight]) as writes:
+        _, mean = _statistics(weight, min(first, old_rows))
+        if writes:
+            for start, stop in ((first, last), (old_rows, first), (max(last, old_rows), len(weight))):
                 weight[start:stop] = mean.to(weight)
 
 

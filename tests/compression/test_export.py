@@ -43,6 +43,28 @@ def test_equals_one_document_at_a_time(model, tokenizer, documents, budget):
     assert np.abs(embeddings - one_by_one(model, tokenizer, [d.to_text() for d in documents])).max() < 1e-5
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_readout_is_the_mean_of_the_last_layers(model, tokenizer, documents, layers, tmp_path):
+    found = encode_documents(model, tokenizer, documents, tmp_path, readout_layers=layers, **QUIET)
+    expected = []
+    for document in documents:
+        content = model.get_input_embeddings()(torch.tensor([tokenizer(document.to_text()).input_ids]))
+        inputs = torch.cat([content, model.gist_embeddings.weight[None]], dim=1)
+        with torch.no_grad():
+            states = model.backbone.base_model(inputs_embeds=inputs, output_hidden_states=True).hidden_states
+        expected.append(torch.stack(states[-layers:]).mean(0)[0, -2:].numpy())
+    assert np.abs(found - np.stack(expected)).max() < 1e-5
+    with pytest.raises(ArtifactError, match="other settings"):
+        encode_documents(model, tokenizer, documents, tmp_path, readout_layers=3 - layers, **QUIET)
+
+
+def test_more_layers_than_there_are_is_an_error(model, tokenizer, documents):
+    with pytest.raises(CompressionError, match="at most the 2 layers"):
+        encode_documents(model, tokenizer, documents, readout_layers=3, **QUIET)
+    with pytest.raises(CompressionError, match="readout_layers"):
+        encode_documents(model, tokenizer, documents, readout_layers=0, **QUIET)
+
+
 def test_text_is_a_document_too(model, tokenizer, documents):
     texts = [document.to_text() for document in documents]
     assert (encode_documents(model, tokenizer, texts, **QUIET) == model.encode(tokenizer, documents, **QUIET)).all()

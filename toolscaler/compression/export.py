@@ -42,6 +42,7 @@ class _Plan:
     shards: list[np.ndarray]
     max_tokens: int
     num_gists: int
+    readout_layers: int = 1
 
     def batches(self, shard: int) -> Iterator[np.ndarray]:
         """Yield input positions, as many a batch as the token budget holds, padding and gists counted."""
@@ -66,6 +67,7 @@ def encode_documents(
     dtype: str = "float32",
     show_progress: bool = True,
     shard_size: int = 4096,
+    readout_layers: int = 1,
 ) -> np.ndarray:
     """Compress documents into gist embeddings (section 4.1, one run of pass 1 over every tool).
 
@@ -82,6 +84,7 @@ def encode_documents(
         dtype: ``float32``, or ``float16`` to halve the shards.
         show_progress: Show a progress bar over documents.
         shard_size: Documents a shard.
+        readout_layers: See :meth:`GistForToolCompression.gist_outputs`; 1 is the paper's.
 
     Returns:
         E, ``(N, V, D)`` float32, in the order of ``documents``.
@@ -98,6 +101,7 @@ def encode_documents(
         ("max_tokens_per_batch", max_tokens_per_batch),
         ("max_length", limit),
         ("shard_size", shard_size),
+        ("readout_layers", readout_layers),
     ):
         if value < 1:
             raise CompressionError(f"{key}: got {value}, expected at least 1")
@@ -109,14 +113,14 @@ def encode_documents(
         logger.warning("%d of %d documents were cut at %d tokens", truncated, len(contents), limit)
     order = np.argsort([-len(content) for content in contents], kind="stable")
     shards = [order[start : start + shard_size] for start in range(0, len(order), shard_size)]
-    plan = _Plan(contents, shards, max_tokens_per_batch, config.num_gist_tokens)
+    plan = _Plan(contents, shards, max_tokens_per_batch, config.num_gist_tokens, readout_layers)
     shape = (len(contents), config.num_gist_tokens, int(config.get_text_config().hidden_size))
     with _evaluating(model), tqdm(total=len(contents), desc="encode", unit="doc", disable=not show_progress) as bar:
         if output_dir is None:
             return _encode_in_memory(model, plan, shape, _DTYPES[dtype], bar)
         index = {
             "format_version": FORMAT_VERSION,
-            "fingerprint": _fingerprint(model, contents, ids, dtype, shard_size),
+            "fingerprint": _fingerprint(model, contents, ids, dtype, shard_size, readout_layers),
             "shape": list(shape),
             "dtype": dtype,
             "truncated": truncated,
@@ -166,7 +170,7 @@ def load_embeddings(folder: str | Path) -> tuple[list[str], np.ndarray]:
 # ---- encoding ----
 
 
-def _encode_batch(model: Any, contents: list[np.ndarray]) -> np.ndarray:
+def _encode_batch(model: Any, contents: list[np.ndarray], readout_layers: int = 1) -> np.ndarray:
     """Run pass 1 over a batch of token arrays: (B, V, D) float32."""
     width = max(map(len, contents))
     input_ids = np.zeros((len(contents), width), dtype=np.int64)
@@ -175,7 +179,9 @@ def _encode_batch(model: Any, contents: list[np.ndarray]) -> np.ndarray:
         input_ids[row, width - len(content) :] = content
         mask[row, width - len(content) :] = 1
     device = model.get_input_embeddings().weight.device
-    outputs = model.gist_outputs(torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device))
+    tokens, present = torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device)
+    keys = {"readout_layers": readout_layers} if readout_layers > 1 else {}
+    outputs = model.gist_outputs(tokens, present, **keys)
     values = outputs.float().cpu().numpy()
     if not np.isfinite(values).all():
         raise CompressionError("the model gave gist embeddings that are not finite; was its training stable?")
@@ -187,7 +193,9 @@ def _encode_in_memory(model: Any, plan: _Plan, shape: tuple[int, ...], dtype: An
     for shard in range(len(plan.shards)):
         for positions in plan.batches(shard):
             # Through the storage dtype, so that the values are those that a folder would give.
-            embeddings[positions] = _encode_batch(model, [plan.contents[i] for i in positions]).astype(dtype)
+            embeddings[positions] = _encode_batch(
+                model, [plan.contents[i] for i in positions], plan.readout_layers
+            ).astype(dtype)
             bar.update(len(positions))
     return embeddings
 
@@ -221,7 +229,8 @@ def _encode_to_folder(model: Any, plan: _Plan, index: dict[str, Any], folder: Pa
         values = np.empty((len(positions), *index["shape"][1:]), dtype=dtype)
         start = 0
         for batch in plan.batches(number):
-            values[start : start + len(batch)] = _encode_batch(model, [plan.contents[i] for i in batch])
+            texts = [plan.contents[i] for i in batch]
+            values[start : start + len(batch)] = _encode_batch(model, texts, plan.readout_layers)
             start += len(batch)
             bar.update(len(batch))
         metadata = {"format": "np", "fingerprint": index["fingerprint"]}
@@ -279,10 +288,13 @@ def _document_hash(document: ToolDocument | str) -> str:
     return hashlib.sha256(document_text(document).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _fingerprint(model: Any, contents: list[np.ndarray], ids: list[str], dtype: str, shard_size: int) -> str:
+def _fingerprint(
+    model: Any, contents: list[np.ndarray], ids: list[str], dtype: str, shard_size: int, readout_layers: int = 1
+) -> str:
     """Checksum of everything that decides the shards: weights, tokens, ids, storage. The token budget does not."""
     digest = hashlib.sha256(weights_fingerprint(model, base_only=False).encode())
     settings = [FORMAT_VERSION, model.config.num_gist_tokens, dtype, shard_size, ids]
+    settings += [readout_layers] if readout_layers > 1 else []  # folders from before this setting keep their checksum
     digest.update(json.dumps(settings).encode())
     for content in contents:
         digest.update(len(content).to_bytes(4, "little"))

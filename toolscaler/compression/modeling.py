@@ -235,20 +235,27 @@ class GistForToolCompression(PreTrainedModel):
 
     # ---- the two passes ----
 
-    def gist_outputs(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def gist_outputs(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, readout_layers: int = 1
+    ) -> Tensor:
         """Run pass 1: compress documents (section 4.1).
 
         Args:
             input_ids: Tokens of the documents, ``(B, S)`` int64.
             attention_mask: 1 at tokens, 0 at padding, ``(B, S)``; padding may be left or right. Default: no padding.
+            readout_layers: 1 (the paper): outputs of the last layer. More: the mean over the hidden states of so many
+                last layers, as transformers gives them (the last one after the final norm). Pass 2 is trained on the
+                last layer's outputs alone, so this is for reading codes off, not for training.
 
         Returns:
-            Last-layer outputs of the Token block, ``(B, V, D)``, in the backbone's dtype. A document's rows do not
-            depend on the batch it is in.
+            Outputs of the Token block, ``(B, V, D)``, in the backbone's dtype. A document's rows do not depend on the
+            batch it is in.
 
         Raises:
-            CompressionError: The shapes do not fit.
+            CompressionError: The shapes do not fit, or the backbone has fewer layers.
         """
+        if readout_layers < 1:
+            raise CompressionError(f"readout_layers: expected at least 1, got {readout_layers}")
         if input_ids.ndim != 2:
             raise CompressionError(f"input_ids: expected shape (B, S), got {tuple(input_ids.shape)}")
         if attention_mask is None:
@@ -269,9 +276,18 @@ class GistForToolCompression(PreTrainedModel):
         if self._takes_position_ids:
             keys["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
         outputs = self.backbone.base_model(
-            inputs_embeds=torch.cat([content, gists], dim=1), attention_mask=mask, use_cache=False, **keys
+            inputs_embeds=torch.cat([content, gists], dim=1),
+            attention_mask=mask,
+            use_cache=False,
+            output_hidden_states=readout_layers > 1,
+            **keys,
         )
-        return outputs.last_hidden_state[:, -self.config.num_gist_tokens :]
+        if readout_layers == 1:
+            return outputs.last_hidden_state[:, -self.config.num_gist_tokens :]
+        layers = outputs.hidden_states[1:]  # the first are the input embeddings
+        if readout_layers > len(layers):
+            raise CompressionError(f"readout_layers: expected at most the {len(layers)} layers, got {readout_layers}")
+        return torch.stack([layer[:, -self.config.num_gist_tokens :] for layer in layers[-readout_layers:]]).mean(0)
 
     def target_logits(self, gist_outputs: Tensor, labels: Tensor, task_ids: Tensor) -> Tensor:
         """Run pass 2: predict targets from gist outputs and task indicators alone.
