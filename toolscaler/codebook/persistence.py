@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolscaler._files import atomic_path, read_json, write_json
+from toolscaler._tensors import open_tensors
 from toolscaler._version import __version__
 from toolscaler.codebook.checks import tensors_sha256
 from toolscaler.codebook.codebook import Codebook
@@ -31,6 +31,12 @@ _DTYPES = {
     "codes": np.dtype(np.int32),
 }
 _SIZES = ("num_gists", "num_levels", "num_centroids", "reduced_dim", "hidden_size")
+_TYPE_NAMES = {np.dtype(np.float32): "F32", np.dtype(np.int32): "I32"}
+_PLAIN_KEYS = {
+    *("format_version", "toolscaler_version", "collisions", "suffix_size", "code_sizes", "tensors_sha256", "tool_ids"),
+    *_SIZES,
+}
+_KEYS = {_PLAIN_VERSION: _PLAIN_KEYS, FORMAT_VERSION: _PLAIN_KEYS | {"quantization", "level_sizes"}}
 
 
 def make_config(codebook: Codebook) -> dict[str, Any]:
@@ -64,12 +70,7 @@ def codebook_from_parts(tensors: dict[str, NDArray], config: dict[str, Any]) -> 
         ArtifactError: Unknown format version, missing or unexpected arrays, wrong dtypes or shapes, a checksum that
             does not match, or values that no codebook can have.
     """
-    version = config.get("format_version") if isinstance(config, dict) else None
-    if version not in (_PLAIN_VERSION, FORMAT_VERSION):
-        raise ArtifactError(
-            f"expected a codebook of format_version {_PLAIN_VERSION} or {FORMAT_VERSION}, got {version!r}; "
-            "load it with the toolscaler release that wrote it, or fit it again"
-        )
+    version = _check_config(config)
     missing, unexpected = sorted(_DTYPES.keys() - tensors.keys()), sorted(tensors.keys() - _DTYPES.keys())
     if version != _PLAIN_VERSION:  # the quantiser says which more arrays it has
         unexpected = []
@@ -98,12 +99,30 @@ def codebook_from_parts(tensors: dict[str, NDArray], config: dict[str, Any]) -> 
             suffix_size=config["suffix_size"],
         )
         expected = {name: config[name] for name in (*_SIZES, "code_sizes")}
-    except (CodebookError, KeyError, TypeError) as error:
+    except (CodebookError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ArtifactError(f"codebook configuration does not fit the arrays: {error}") from error
     found = {**{name: getattr(codebook, name) for name in _SIZES}, "code_sizes": list(codebook.code_sizes)}
     if expected != found:
         raise ArtifactError(f"codebook sizes: the configuration says {expected}, the arrays have {found}")
     return codebook
+
+
+def _check_config(config: Any) -> int:
+    """Give the format version of a codebook's JSON part after a check of its keys."""
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if version not in _KEYS or isinstance(version, bool | float):
+        raise ArtifactError(
+            f"expected a codebook of format_version {_PLAIN_VERSION} or {FORMAT_VERSION}, got {version!r:.80}; "
+            "load it with the toolscaler release that wrote it, or fit it again"
+        )
+    # The version of the library is for the reader's eyes alone, and files of early releases lack it.
+    missing = sorted(_KEYS[version] - config.keys() - {"toolscaler_version"})
+    unexpected = sorted(config.keys() - _KEYS[version])
+    if missing or unexpected:
+        raise ArtifactError(
+            f"codebook configuration: missing {missing}, unexpected {unexpected!r:.200}; save the codebook again"
+        )
+    return version
 
 
 def save_codebook(codebook: Codebook, folder: str | Path) -> tuple[str, str]:
@@ -138,17 +157,14 @@ def codebook_from_files(tensors_path: str | Path, config_path: str | Path) -> Co
     Raises:
         ArtifactError: A file is missing, damaged, or of an unknown format version; its path is named.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    config = read_json(config_path)
+    config = read_json(config_path, what="the codebook's configuration")
+    file = open_tensors(tensors_path, "the codebook's arrays")
     try:
-        tensors = load(Path(tensors_path).read_bytes())
-    except FileNotFoundError as error:
-        raise ArtifactError("expected the codebook's arrays here, found nothing", path=tensors_path) from error
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ArtifactError(f"expected a whole safetensors file, got: {error}", path=tensors_path) from error
-    try:
+        _check_config(config)
+        for name, dtype in _DTYPES.items():  # before anything is read; what else a quantiser has is checked after it
+            if name in file.tensors and file.tensors[name].dtype != _TYPE_NAMES[dtype]:
+                raise ArtifactError(f"codebook array {name}: expected {dtype}, got {file.tensors[name].dtype}")
+        tensors = file.arrays()
         return codebook_from_parts(tensors, config)
     except ArtifactError as error:
         raise ArtifactError(str(error), path=Path(config_path).parent) from error

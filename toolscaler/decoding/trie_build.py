@@ -161,7 +161,7 @@ def _fold(rows: _Rows, bases: np.ndarray, sizes: np.ndarray, ragged: bool) -> Tr
         child_start[level_starts[depth] : level_starts[depth + 1]] = start + level_starts[depth + 1]
     child_start[-1] = level_starts[-1]
     labels = [rows.labels(place, first) for place, first in enumerate(firsts[1:])]
-    keys, anchors = _keys(labels, child_start, level_starts, rows.bits)
+    keys, anchors = packed_keys(labels, child_start, level_starts, rows.bits)
     small = np.uint16 if int(sizes[-1]) <= 1 << 16 else np.uint32
     end_start = end_count = None
     if ragged or len(firsts[-1]) != count:
@@ -192,10 +192,20 @@ def _child_starts(new: list[np.ndarray], firsts: list[np.ndarray], depth: int, r
     return np.cumsum(new[depth], dtype=np.int32)[firsts[depth]] - new[depth][firsts[depth]]
 
 
-def _keys(
+def packed_keys(
     labels: list[np.ndarray], child_start: np.ndarray, level_starts: np.ndarray, bits: list[int]
 ) -> tuple[tuple[np.ndarray, ...], tuple[int, ...]]:
-    """Pack the keys of the depths above the last, and say where each begins."""
+    """Pack the keys of the depths above the last, and say where each begins.
+
+    Args:
+        labels: For each depth from 1 to P, the last label of its nodes.
+        child_start: As in :class:`~toolscaler.decoding.trie_arrays.TrieArrays`.
+        level_starts: As there.
+        bits: Bits of a label at each position.
+
+    Returns:
+        ``keys`` and ``anchors`` of the class.
+    """
     keys: list[np.ndarray] = []
     anchors, anchor, width = [0], 0, 0
     above = np.zeros(1, dtype=np.int64)

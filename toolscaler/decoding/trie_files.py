@@ -10,15 +10,28 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from toolscaler._files import atomic_path
+from toolscaler._tensors import open_tensors
 from toolscaler.decoding.tool_names import ToolNames
 from toolscaler.decoding.trie_arrays import TrieArrays
+from toolscaler.decoding.trie_check import check_arrays
 from toolscaler.errors import ArtifactError
 
 #: Version of the layout that this library writes and reads.
 FORMAT_VERSION = 1
 
-_DTYPES = {"U8": "u1", "U16": "<u2", "U32": "<u4", "I32": "<i4", "I64": "<i8"}
 _OPTIONAL = ("order", "end_start", "end_count")
+_FIELDS = ("bases", "sizes", "level_starts", "child_start", "last_labels", *_OPTIONAL)
+# Arrays of every trie, and their types; keys are numbered.
+_ARRAYS = {
+    "bases": ("I64",),
+    "sizes": ("I64",),
+    "level_starts": ("I64",),
+    "child_start": ("I32",),
+    "last_labels": ("U16", "U32"),
+    "name_ends": ("I64",),
+    "names": ("U8",),
+    **dict.fromkeys(_OPTIONAL, ("I32",)),
+}
 
 
 def save_trie(path: Path, arrays: TrieArrays, names: ToolNames) -> None:
@@ -57,88 +70,102 @@ def save_trie(path: Path, arrays: TrieArrays, names: ToolNames) -> None:
 def load_trie(path: Path) -> tuple[TrieArrays, ToolNames]:
     """Open a trie; its arrays are read-only views of the file.
 
+    Every number in it is checked: a label, node or tool out of range would otherwise show in the middle of a search.
+
     Raises:
         ArtifactError: The file is missing, damaged, or of an unknown version.
     """
-    try:
-        tensors, metadata = _mapped(path)
-    except OSError as error:
-        raise ArtifactError(f"cannot read the trie: {error}", path=path) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"expected a safetensors file that holds a trie, it is damaged: {error}", path=path
-        ) from error
+    if not path.exists():
+        raise ArtifactError("cannot read the trie: expected a file, found nothing", path=path)
+    file = open_tensors(path, "a trie")
+    metadata = file.metadata
     if metadata.get("format") != "toolscaler.code_trie":
         raise ArtifactError("expected a safetensors file that CodeTrie.save wrote, it is of another kind", path=path)
     if metadata.get("format_version") != str(FORMAT_VERSION):
         raise ArtifactError(
-            f"expected trie format {FORMAT_VERSION}, got {metadata.get('format_version')}; save the trie again with "
-            "this version of toolscaler",
+            f"expected trie format {FORMAT_VERSION}, got {metadata.get('format_version', 'none'):.80}; save the "
+            "trie again with this version of toolscaler",
             path=path,
         )
+    for name, dtypes in _ARRAYS.items():
+        if name in file.tensors:
+            file.expect(name, (None,), dtypes)
+    length = file.tensors["bases"].shape[0] if "bases" in file.tensors else 1
+    keys = [f"keys.{number}" for number in range(min(length, len(file.tensors)) - 1)]
+    file.refuse_others([*(name for name in _ARRAYS if name not in _OPTIONAL), *keys], _OPTIONAL)
+    for name in keys:
+        file.expect(name, (None,), ("U32", "I64"))
     try:
+        tensors = file.arrays(mapped=True)
+        _check_sizes(tensors, length, _count(metadata["num_tools"]))
+        fields: dict[str, Any] = {name: tensors.get(name) for name in _FIELDS}
         arrays = TrieArrays(
-            ragged=bool(json.loads(metadata["ragged"])),
-            anchors=tuple(json.loads(metadata["anchors"])),
-            num_tools=int(metadata["num_tools"]),
-            keys=tuple(tensors[f"keys.{number}"] for number in range(len(tensors["bases"]) - 1)),
-            bases=tensors["bases"],
-            sizes=tensors["sizes"],
-            level_starts=tensors["level_starts"],
-            child_start=tensors["child_start"],
-            last_labels=tensors["last_labels"],
-            order=tensors.get("order"),
-            end_start=tensors.get("end_start"),
-            end_count=tensors.get("end_count"),
+            ragged=_truth(metadata["ragged"]),
+            anchors=_anchors(metadata["anchors"], length),
+            num_tools=_count(metadata["num_tools"]),
+            keys=tuple(tensors[name] for name in keys),
+            **fields,
         )
-        _check(arrays, tensors)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        check_arrays(arrays)
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"expected the arrays of a trie, they do not fit together: {error}", path=path) from error
     text, ends = tensors["names"], tensors["name_ends"]
-    return arrays, ToolNames(lambda: _names(text, ends))
+    return arrays, ToolNames(lambda: _names(path, text, ends))
 
 
-def _mapped(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Map the tensors of a safetensors file: 8 bytes header length, header (JSON), data."""
-    data = np.memmap(path, dtype=np.uint8, mode="r")
-    length = int(data[:8].view("<u8")[0])
-    if length > len(data) - 8:
-        raise ValueError("its header is longer than the file")
-    header: dict[str, Any] = json.loads(data[8 : 8 + length].tobytes())
-    metadata = header.pop("__metadata__", {})
-    tensors = {}
-    for name, entry in header.items():
-        first, stop = entry["data_offsets"]
-        if not 0 <= first <= stop <= len(data) - 8 - length:
-            raise ValueError(f"{name} lies outside the file")
-        raw = data[8 + length + first : 8 + length + stop]
-        tensors[name] = np.ndarray.view(raw, np.ndarray).view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    return tensors, metadata
-
-
-def _check(arrays: TrieArrays, tensors: dict[str, np.ndarray]) -> None:
-    """Refuse arrays whose sizes do not fit together."""
-    starts, length = arrays.level_starts, arrays.length
+def _check_sizes(tensors: dict[str, np.ndarray], length: int, num_tools: int) -> None:
+    """Refuse arrays whose sizes do not fit together, before any of them is used as an index of another."""
+    starts = tensors["level_starts"]
+    if length < 1 or len(starts) != length + 2 or starts[0] != 0 or starts[1] != 1 or (np.diff(starts) < 1).any():
+        raise ValueError("level_starts are no starts of levels")
+    nodes = int(starts[-1])
     expected = {
         "sizes": length,
-        "level_starts": length + 2,
         "child_start": int(starts[length]) + 1,
-        "last_labels": int(starts[-1] - starts[length]),
-        "name_ends": arrays.num_tools,
-        "order": arrays.num_tools,
-        "end_start": arrays.num_nodes,
-        "end_count": arrays.num_nodes,
+        "last_labels": nodes - int(starts[length]),
+        "name_ends": num_tools,
+        "order": num_tools,
+        "end_start": nodes,
+        "end_count": nodes,
         **{f"keys.{depth - 1}": int(starts[depth + 1] - starts[depth]) + 1 for depth in range(1, length)},
     }
     for name, size in expected.items():
-        if name in tensors and tensors[name].shape != (size,):
-            raise ValueError(f"{name} has shape {tensors[name].shape}, not ({size},)")
-    if len(arrays.anchors) != max(length, 1) or (np.diff(starts) < 0).any() or arrays.child_start[-1] != starts[-1]:
-        raise ValueError("the numbers of nodes contradict each other")
-    if len(tensors["names"]) != (int(tensors["name_ends"][-1]) if arrays.num_tools else 0):
+        if name in tensors and len(tensors[name]) != size:
+            raise ValueError(f"{name} has {len(tensors[name])} entries, not {size}")
+    if ("end_start" in tensors) != ("end_count" in tensors):
+        raise ValueError("end_start and end_count come together")
+    ends, size = tensors["name_ends"], len(tensors["names"])
+    if (np.diff(ends) < 0).any() or (ends[0] < 0 or ends[-1] != size if num_tools else size):
         raise ValueError("the tool names are cut")
 
 
-def _names(text: np.ndarray, ends: np.ndarray) -> tuple[str, ...]:
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"expected true or false, got {text!r:.40}")
+    return text == "true"
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 10:
+        raise ValueError(f"expected a number of tools, got {text!r:.40}")
+    return int(text)
+
+
+def _anchors(text: str, length: int) -> tuple[int, ...]:
+    anchors = json.loads(text)
+    if not isinstance(anchors, list) or len(anchors) != max(length, 1):
+        raise ValueError(f"expected an anchor for each of {length} depths")
+    if not all(type(anchor) is int and 0 <= anchor <= depth for depth, anchor in enumerate(anchors)):
+        raise ValueError("an anchor lies below its depth")
+    return tuple(anchors)
+
+
+def _names(path: Path, text: np.ndarray, ends: np.ndarray) -> tuple[str, ...]:
     whole, starts = text.tobytes(), [0, *ends[:-1].tolist()]
-    return tuple(whole[first:stop].decode() for first, stop in zip(starts, ends.tolist(), strict=True))
+    try:
+        names = tuple(whole[first:stop].decode() for first, stop in zip(starts, ends.tolist(), strict=True))
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"expected tool ids in UTF-8, they are damaged: {error}", path=path) from error
+    if len(set(names)) != len(names):
+        raise ArtifactError("expected each tool id once, the file is damaged", path=path)
+    return names

@@ -367,13 +367,16 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
                 path=str(args[0]) if args else None,
             )
         index, extra = ToolIndex.load(index_file)
-        template, has_codebook = extra.get("retrieval_template"), extra.get("has_codebook")
-        try:
-            _check_template(template)
-        except TokenizationError as error:
-            raise ArtifactError(f"damaged tool index: {error}", path=index_file) from error
+        template, has_codebook = _own_keys(extra, index_file)
         codebook = load_codebook(*codebook_files, index=index, index_file=index_file) if has_codebook else None
         tokenizer = super()._from_pretrained(files, *args, **kwargs)
+        known = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=True)
+        if sum(index.code_sizes) > known:  # before the tokens are listed: their number comes from a file
+            raise ArtifactError(
+                f"the tool index has {sum(index.code_sizes)} codes, tokenizer.json only {known} tokens; the two files "
+                "do not belong together: save the tokenizer again",
+                path=index_file,
+            )
         tokens = all_code_tokens(index.code_sizes)
         first = tokenizer.backend_tokenizer.token_to_id(tokens[0])
         if not codes_are_contiguous(tokenizer.backend_tokenizer, tokens, first):
@@ -431,6 +434,21 @@ def _check_template(template: Any) -> None:
     """Refuse a retrieval template that does not hold ``{query}`` exactly once."""
     if template is not None and (not isinstance(template, str) or template.count(_QUERY) != 1):
         raise TokenizationError(f"retrieval_template: expected text with {_QUERY} exactly once, got {template!r}")
+
+
+def _own_keys(extra: Mapping[str, Any], index_file: str | Path) -> tuple[str | None, bool]:
+    """Read what the tokenizer has added to the file of its tool index: the template, and whether it has a codebook."""
+    unexpected = sorted(set(extra) - {"retrieval_template", "has_codebook"})
+    if unexpected:
+        raise ArtifactError(f"damaged tool index: unexpected keys {unexpected!r:.200}", path=index_file)
+    template, has_codebook = extra.get("retrieval_template"), extra.get("has_codebook")
+    try:
+        _check_template(template)
+    except TokenizationError as error:
+        raise ArtifactError(f"damaged tool index: {error}", path=index_file) from error
+    if not isinstance(has_codebook, bool | None):
+        raise ArtifactError(f"damaged tool index: has_codebook is {has_codebook!r:.80}", path=index_file)
+    return template, bool(has_codebook)
 
 
 def _without_tools(codebook: Codebook | None) -> Codebook | None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
 
-from toolscaler._files import write_text
+from toolscaler._files import read_json, write_text
 from toolscaler.errors import ArtifactError, TokenizationError, UnknownToolError
 from toolscaler.tokenization.code_tokens import check_code_sizes
 
 #: Version of the layout of ``tool_index.json`` that this library writes and reads.
 FORMAT_VERSION = 1
+
+# A vocabulary has fewer tokens than this.
+_MAX_CODES = 1 << 24
 
 #: What to do with tools whose codes collide (method of the codebook): only ``share`` lets two tools have one sequence.
 COLLISION_POLICIES: tuple[str, ...] = ("reassign", "suffix", "share")
@@ -255,15 +259,16 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
         Raises:
             ArtifactError: The file is missing, damaged, or of a format version that this library does not know.
         """
-        data = _read_unique_json(path)
+        data = read_json(path, what="a tool index")
         if not isinstance(data, dict):
             raise ArtifactError(f"expected a JSON object with tools, got {type(data).__name__}", path=path)
         version = data.pop("format_version", None)
-        if version != FORMAT_VERSION:
-            advice = "it was written by another version of toolscaler, or is no tool index"
-            raise ArtifactError(f"format_version: expected {FORMAT_VERSION}, got {version!r}; {advice}", path=path)
+        if version != FORMAT_VERSION or isinstance(version, bool | float):
+            advice = "load it with the toolscaler release that wrote it, if it is a tool index at all"
+            raise ArtifactError(f"format_version: expected {FORMAT_VERSION}, got {version!r:.80}; {advice}", path=path)
         try:
             tools = data.pop("tools")
+            _check_rows(list(tools.values()), data["code_sizes"])
             index = cls(
                 data.pop("code_sizes"),
                 tools.keys(),
@@ -273,7 +278,7 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
             )
         except KeyError as error:
             raise ArtifactError(f"damaged tool index: the key {error} is missing", path=path) from error
-        except (AttributeError, TypeError, TokenizationError) as error:
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:  # TokenizationError is a ValueError
             raise ArtifactError(f"damaged tool index: {error}", path=path) from error
         return index, data
 
@@ -375,18 +380,12 @@ def _checked_hashes(hashes: Iterable[str | None] | None, count: int) -> tuple[st
     return tuple(values) if any(value is not None for value in values) else None
 
 
-def _read_unique_json(path: str | Path) -> Any:
-    """Read JSON; a key that occurs twice is damage, not a choice of the last one."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        table = dict(pairs)
-        if len(table) != len(pairs):
-            raise ValueError("a key occurs twice in one object")
-        return table
-
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=unique)
-    except FileNotFoundError as error:
-        raise ArtifactError("expected a tool index here, found nothing", path=path) from error
-    except ValueError as error:
-        raise ArtifactError(f"expected a tool index (JSON in UTF-8), got: {error}", path=path) from error
+def _check_rows(rows: list[Any], code_sizes: Any) -> None:
+    """Check codes from a file before numpy sees them: one long text among them would make an array of gigabytes."""
+    sizes = check_code_sizes(code_sizes)
+    if sum(sizes) > _MAX_CODES:
+        raise TokenizationError(f"code_sizes: expected at most {_MAX_CODES} codes in all, got {sum(sizes)!r:.40}")
+    if not set(map(type, rows)) <= {list} or not set(map(len, rows)) <= {len(sizes)}:
+        raise TokenizationError(f"tools: expected a list of {len(sizes)} codes for each tool")
+    if not set(map(type, chain.from_iterable(rows))) <= {int}:
+        raise TokenizationError("tools: expected whole numbers as codes")
