@@ -1,0 +1,268 @@
+"""The bench: a catalogue with its compressor and gist embeddings goes in, one trained and measured cell comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+import time
+import warnings
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ablations.variants import SENTENCES, Variant
+from toolscaler.codebook import CatalogueSizeWarning, Codebook, codebook_statistics
+from toolscaler.codebook.report_plots import preserved_distances
+from toolscaler.data.documents import ToolDocument
+from toolscaler.pipeline import RunConfig, run_pipeline
+from toolscaler.pipeline.stages import Run
+
+CATALOGUES: dict[str, dict[str, Any]] = {
+    "starter": {},
+    "toole": {"data.tools": "bundle:toole", "data.split": "query", "data.test_size": 0.1},
+    "ultratool": {
+        "data.tools": "bundle:ultratool",
+        "data.options": {"language": "en"},
+        "data.split": "query",
+        "data.test_size": 0.2,
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What every cell of a comparison may use: optimiser steps, their batch, and held-out queries."""
+
+    steps: int = 300
+    batch: int = 32
+    queries: int = 1500
+    beams: int = 10
+
+
+class Bench:
+    """One catalogue. Compressors are trained when a variant first asks for their number of gist tokens.
+
+    Args:
+        catalogue: ``starter``, ``toole`` or ``ultratool``.
+        data: Folder of the bundle's files; not for ``starter``.
+        folder: Folder for run folders, one for each V.
+        sentences: Folder or name of the sentence-transformers model.
+    """
+
+    def __init__(self, catalogue: str, data: Path | None, folder: Path, sentences: str) -> None:
+        self.catalogue, self.data, self.folder, self.sentences = catalogue, data, folder, sentences
+        self._run = lru_cache(maxsize=None)(self._made_run)
+        self._embeddings = lru_cache(maxsize=None)(self._made_embeddings)
+
+    def _made_run(self, num_gists: int) -> Run:
+        overrides = dict(CATALOGUES[self.catalogue])
+        if self.data is not None:
+            overrides["data.folder"] = str(self.data)
+        overrides |= {"output_dir": str(self.folder / f"v{num_gists}"), "compression.num_gist_tokens": num_gists}
+        config = RunConfig.from_file("starter", overrides)
+        return Run(config, run_pipeline(config, until="encode"))
+
+    @cached_property
+    def run(self) -> Run:
+        """Data, base, compressor and gist embeddings of the paper's V = 2."""
+        return self._run(2)
+
+    @cached_property
+    def texts(self) -> tuple[list[dict[str, str]], list[ToolDocument]]:
+        """Training pairs of a text and the id of its tool, and the documents."""
+        from toolscaler.data import document_prompts
+
+        rows = [{"prompt": query.text, "tool": tool} for query in self.run.queries("train") for tool in query.tools]
+        for document in self.run.documents:
+            rows += [{"prompt": text, "tool": document.id} for text in document_prompts(document)]
+        return rows, self.run.documents
+
+    def embeddings(self, variant: Variant) -> np.ndarray:
+        """Float32 (N, V, D) of a variant, before any shuffling."""
+        return self._embeddings(variant.source, variant.num_gists, variant.readout_layers)
+
+    def _made_embeddings(self, source: str, num_gists: int, readout_layers: int) -> np.ndarray:
+        from toolscaler.evaluation.baselines import EmbeddingRetriever
+
+        if source == "gists" and readout_layers == 1:
+            return self._run(num_gists).load_embeddings()
+        if source == "gists":
+            return self._read_off(num_gists, readout_layers)
+        name = self.sentences if source == SENTENCES else source
+        found = EmbeddingRetriever(self.run.documents, name).embeddings
+        return _as_wide_as_the_model(found, self._run(2).load_embeddings().shape[2])[:, None]
+
+    def _read_off(self, num_gists: int, readout_layers: int) -> np.ndarray:
+        from transformers import AutoTokenizer
+
+        from toolscaler.compression import GistForToolCompression, encode_documents
+
+        run = self._run(num_gists)
+        source = run.folder / "compression" / "model"
+        model, tokenizer = GistForToolCompression.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+        return encode_documents(
+            model, tokenizer, run.documents, readout_layers=readout_layers, max_tokens_per_batch=8192
+        )
+
+    def start(self, variant: Variant) -> tuple[Any, Any]:
+        """The model that is tuned, and the base's tokenizer."""
+        from toolscaler.compression import GistForToolCompression
+
+        run = self._run(variant.num_gists)
+        model, tokenizer = run.load_base()
+        if variant.start_from == "compressor":
+            model = GistForToolCompression.from_pretrained(run.folder / "compression" / "model").backbone
+        if variant.untie:
+            import torch
+
+            model.config.tie_word_embeddings = False
+            model.lm_head.weight = torch.nn.Parameter(model.get_input_embeddings().weight.detach().clone())
+        return model, tokenizer
+
+
+def _as_wide_as_the_model(vectors: np.ndarray, width: int) -> np.ndarray:
+    """Float32 (N, D): zeros at the end, or the leading principal axes; rows must be as wide as the model's."""
+    if vectors.shape[1] <= width:
+        return np.pad(vectors, ((0, 0), (0, width - vectors.shape[1]))).astype(np.float32)
+    centre = vectors.mean(axis=0)
+    axes = np.linalg.svd(vectors - centre, full_matrices=False)[2][:width]
+    found = (vectors - centre) @ axes.T
+    return np.pad(found, ((0, 0), (0, width - found.shape[1]))).astype(np.float32)
+
+
+def fit_codebook(bench: Bench, variant: Variant, seed: int) -> tuple[Codebook, np.ndarray, float]:
+    """Fit the variant's codebook; give it, the embeddings that the tools really have, and the seconds of the fit."""
+    true = bench.embeddings(variant)
+    seen = true
+    if variant.shuffle:
+        rng = np.random.default_rng([seed, 77])
+        rows = rng.permutation(len(true))[: round(variant.shuffle * len(true))]
+        seen = true.copy()
+        seen[rows] = true[np.roll(rows, 1)]
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CatalogueSizeWarning)
+        codebook = Codebook.fit(seen, [d.id for d in bench.run.documents], seed=seed, **variant.codebook)
+    return codebook, true, time.perf_counter() - started
+
+
+def report_figures(codebook: Codebook, embeddings: np.ndarray, documents: list[ToolDocument], seed: int) -> dict:
+    """The codebook report as single numbers; prefixes of one code, of half of them, and of all but the last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CatalogueSizeWarning)
+        found = codebook_statistics(codebook, embeddings, documents=documents, reseed=True, seed=seed)
+    preserved = preserved_distances(codebook, embeddings, seed=seed)
+    content = codebook.num_gists * codebook.num_levels
+    places = {"first": 0, "half": max((content + 1) // 2 - 1, 0)}
+    figures = {
+        "collision rate before": found.collisions.rate,
+        "tools moved": found.moved,
+        "error": found.relative_error,
+        "error before policy": found.nearest_relative_error,
+        "error in D dimensions": found.full_relative_error,
+        "utilisation": float(np.mean(found.utilisation)),
+        "perplexity": float(np.mean(found.perplexity)),
+        "perplexity / size": float(np.mean(np.divide(found.perplexity, codebook.code_sizes))),
+        "Gini": float(np.mean(found.gini)),
+        "Gini, first": found.gini[0],
+        "effective codes": found.effective_codes,
+        "hit rate": found.hit_rate,
+        "code length": codebook.code_length,
+        "code tokens": sum(codebook.code_sizes),
+        "distance preserved": preserved[-1],
+        "distance preserved, first": preserved[0],
+    }
+    series = {
+        "neighbour recall": found.neighbour_recall,
+        "prefix perplexity": found.prefix_perplexity,
+        "noise stability": found.perturbation_stability,
+        "reseed stability": found.reseeding_stability,
+        **{f"purity {name}": values for name, values in found.prefix_purity.items()},
+    }
+    for name, values in series.items():
+        figures |= {f"{name}, {where}": values[place] for where, place in places.items() if place < len(values)}
+    figures["noise stability, all"] = found.perturbation_stability[-1]
+    lift = found.neighbour_recall[0] - found.random_prefix_sharing[0]
+    return {**figures, "neighbour recall above chance, first": lift}
+
+
+def run_cell(bench: Bench, variant: Variant, seed: int, budget: Budget) -> dict[str, Any]:
+    """Fit, start, train for the budget's steps, and measure; give what the cell's file holds."""
+    from toolscaler.decoding import GenerativeRetriever
+    from toolscaler.embedding import initialize_code_embeddings
+    from toolscaler.evaluation.retrieval import ToolRetrievalEvaluator
+    from toolscaler.tokenization import ToolscalerTokenizer
+
+    codebook, embeddings, fit_seconds = fit_codebook(bench, variant, seed)
+    figures = report_figures(codebook, embeddings, bench.run.documents, seed)
+    model, base_tokenizer = bench.start(variant)
+    tokenizer = ToolscalerTokenizer.from_tokenizer(base_tokenizer, codebook)
+    initialize_code_embeddings(model, tokenizer, embeddings, seed=seed, **variant.embedding)
+    started = time.perf_counter()
+    loss = _train(bench, model, tokenizer, seed, budget)
+    trained = time.perf_counter()
+    model.eval()
+    queries = held_out(bench, budget.queries)
+    evaluator = ToolRetrievalEvaluator(queries, (1, 5))
+    result = evaluator(GenerativeRetriever(model, tokenizer), num_beams=budget.beams, batch_size=64)
+    return {
+        "variant": variant.name,
+        "settings": variant.settings(),
+        "seed": seed,
+        "budget": dataclasses.asdict(budget),
+        "catalogue": bench.catalogue,
+        "tools": len(codebook),
+        "code_sizes": list(codebook.code_sizes),
+        "figures": figures,
+        "loss": loss,
+        "per_query": {name: np.round(result.per_query[name], 6).tolist() for name in ("ndcg@1", "ndcg@5")},
+        "queries_sha256": result.queries_sha256,
+        "fit_seconds": fit_seconds,
+        "train_seconds": trained - started,
+        "evaluate_seconds": time.perf_counter() - trained,
+    }
+
+
+def held_out(bench: Bench, count: int) -> list[Any]:
+    """Held-out queries, at most so many, the same for every cell."""
+    queries = bench.run.queries("test")
+    rows = np.sort(np.random.default_rng(0).permutation(len(queries))[:count])
+    return [queries[row] for row in rows]
+
+
+def _train(bench: Bench, model: Any, tokenizer: Any, seed: int, budget: Budget) -> float:
+    """Tune all weights for the budget's steps on rows drawn by the seed; give the last logged loss."""
+    from transformers import PrinterCallback
+    from transformers.utils import logging as hub_logging
+
+    from toolscaler.training.retrieval import RetrievalConfig, retrieval_trainer
+
+    hub_logging.set_verbosity_error()
+    hub_logging.disable_progress_bar()
+    logging.getLogger("toolscaler").setLevel(logging.ERROR)
+    code = {name: tokenizer.tool_code_text(name) for name in tokenizer.tool_names}
+    texts = bench.texts[0]
+    order = np.random.default_rng(seed).permutation(len(texts))[: budget.steps * budget.batch]
+    rows = [{"prompt": texts[row]["prompt"], "completion": code[texts[row]["tool"]]} for row in order]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = RetrievalConfig(
+            output_dir=folder,
+            max_steps=budget.steps,
+            learning_rate=2e-3,
+            per_device_train_batch_size=budget.batch,
+            gradient_accumulation_steps=1,
+            prompt_token_dropout=0.2,
+            train_sampling_strategy="group_by_length",
+            weight_decay=0.1,
+            save_strategy="no",
+            logging_steps=max(budget.steps // 10, 1),
+            disable_tqdm=True,
+            seed=seed,
+        )
+        trainer = retrieval_trainer(model, tokenizer, rows, settings)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return float([entry["loss"] for entry in trainer.state.log_history if "loss" in entry][-1])
