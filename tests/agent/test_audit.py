@@ -31,6 +31,19 @@ DOCUMENT = ToolDocument(
 YES = PolicyVerdict(True, "no rule objects")
 
 
+def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    log = AuditLog("audit.jsonl")
+    log.close()
+    monkeypatch.chdir(tmp_path / "there")
+    log.record(PendingCall("login", document=DOCUMENT), YES)  # opens the file again
+    assert log.path == tmp_path / "here" / "audit.jsonl"
+    assert len(read_audit(tmp_path / "here" / "audit.jsonl")) == 1
+    assert not list((tmp_path / "there").iterdir())
+
+
 def test_a_record_holds_the_decision(tmp_path) -> None:
     path = tmp_path / "deep" / "audit.jsonl"
     call = PendingCall("login", {"user": "ann", "phrase": "s3same"}, "ann", "run 1", DOCUMENT, "<a_1><b_2>", -0.25)

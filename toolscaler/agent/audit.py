@@ -71,13 +71,14 @@ class AuditLog:
     by its owner only.
 
     Args:
-        path: The file; its folder is made if it does not exist.
+        path: The file; its folder is made if it does not exist. A relative path is taken from the working folder of
+            now: a later change of that folder does not move the log.
         fsync: Wait for the disk after each record.
         required: Raise where a record cannot be written, so that no call runs unrecorded. Otherwise a failure is
             logged, and counted in :attr:`failures`.
 
     Attributes:
-        path: The file.
+        path: The file, as an absolute path.
         failures: Records that could not be written.
 
     Raises:
@@ -88,7 +89,7 @@ class AuditLog:
         for key, value in (("fsync", fsync), ("required", required)):
             if not isinstance(value, bool):
                 raise ConfigError(f"AuditLog.{key}", value, "True or False")
-        self.path, self.fsync, self.required, self.failures = Path(path), fsync, required, 0
+        self.path, self.fsync, self.required, self.failures = Path(path).absolute(), fsync, required, 0
         self._file = -1
         try:
             self._open()
