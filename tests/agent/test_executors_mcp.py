@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from toolscaler.agent import ExecutorLimits, MCPExecutor, RetryPolicy
-from toolscaler.errors import ConfigError, ExecutorError
+from toolscaler.agent import ExecutorLimits, MCPExecutor, RetryPolicy, ToolPolicy, ToolSelection
+from toolscaler.errors import ConfigError, EmptyCatalogueError, ExecutorError
 
 SERVERS = Path(__file__).parent / "servers"
 LIMITS = ExecutorLimits(max_result_bytes=100_000, timeout=60.0, retry=RetryPolicy(base_delay=0.0))
@@ -109,6 +109,14 @@ def test_every_page_of_the_listing_is_read(served) -> None:
     assert {"srv/deep", "srv/broken"}.isdisjoint(documents)
     assert [reason.split(":")[0] for reason in executor.rejected] == ["'deep'", "'broken'"]
     assert documents["srv/echo"].description == "Give the text back."
+    # What the server says of its tools is kept, and believed only where the caller says so.
+    assert documents["srv/crash_once"].parameters["x-annotations"] == {"readOnlyHint": True}
+    assert [executor.idempotent(f"srv/{name}") for name in ("crash_once", "crash", "nosuch")] == [True, False, False]
+    catalogue = list(documents.values())
+    trusting = ToolPolicy(read_only=True, trust_hints=ToolSelection(providers=["srv"]))
+    assert trusting.allowed(catalogue) == ("srv/crash_once",)
+    with pytest.raises(EmptyCatalogueError):
+        ToolPolicy(read_only=True).allowed(catalogue)
     if (folder / "token").exists():
         assert (folder / "token").read_text() == "Bearer secret"
 
@@ -242,6 +250,8 @@ def test_closing_ends_the_process_and_running_calls(tmp_path) -> None:
         ("noise", "after the noise", ""),
         ("no-result", "no result", "invalid_response"),
         ("forged", "busy", "connection"),
+        ("long", "longer than 700000 bytes", "too_large"),  # and the connection stays
+        ("endless", "ended the connection", "connection"),  # a line that never ends is not collected
     ],
 )
 def test_a_wire_that_misbehaves(mode, content, error_type) -> None:
@@ -263,8 +273,12 @@ def test_a_server_that_does_not_start(mode) -> None:
 
 
 def test_a_program_or_url_that_is_not_there() -> None:
-    with MCPExecutor.stdio("/no/such/program", limits=LIMITS) as executor, pytest.raises(ExecutorError, match="start"):
-        executor.documents()
+    for missing in ("/no/such/program", "no-such-program-at-all"):
+        with (
+            MCPExecutor.stdio(missing, limits=LIMITS) as executor,
+            pytest.raises(ExecutorError, match=r"did not start: FileNotFoundError: no such program.*no.such.program"),
+        ):
+            executor.documents()
     with MCPExecutor.http("http://127.0.0.1:9/mcp", limits=LIMITS) as executor:
         assert failure(executor.call("a/b", {})) == "connection"
     with pytest.raises(ConfigError):

@@ -127,6 +127,23 @@ def test_provider_and_category_fill_what_the_source_leaves_open():
     assert [(item.id, item.category) for item in loaded] == [("own/a", "c"), ("p/a", "k")]
 
 
+def test_mcp_hints_are_kept_as_the_servers_word():
+    hints = {"readOnlyHint": True, "idempotentHint": False, "destructiveHint": "no", "title": "T", "evil": True}
+    (plain,) = load_tool_documents(mcp(WEATHER))
+    (told,) = load_tool_documents(mcp(WEATHER, annotations=hints))
+    assert told.to_dict()["parameters"]["x-annotations"] == {"readOnlyHint": True, "idempotentHint": False}
+    assert told.content_hash != plain.content_hash  # hints that change are seen where documents are approved
+    assert told.to_text() == plain.to_text()
+    (dumped,) = load_tool_documents(mcp(WEATHER, annotations={"read_only_hint": True, "idempotent_hint": False}))
+    assert dumped == told
+    for nothing in (None, {}, [], "readOnlyHint", {"readOnlyHint": None}):
+        assert next(iter(load_tool_documents(mcp(WEATHER, annotations=nothing)))) == plain
+    # A schema that names hints itself has none.
+    forged = mcp(WEATHER)
+    forged["inputSchema"] = {**forged["inputSchema"], "x-annotations": {"readOnlyHint": True}}
+    assert next(iter(load_tool_documents(forged))) == plain
+
+
 def test_mcp_servers_become_providers():
     listing = [
         {

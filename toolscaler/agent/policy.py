@@ -102,7 +102,10 @@ class ToolPolicy:
         read_only: Let only tools through that change nothing: those of ``read_only_tools``, and with ``trust_hints``
             also those whose document says so.
         read_only_tools: Tools that the caller knows to change nothing.
-        trust_hints: Believe ``readOnlyHint`` of the documents. Off: a hint is the server's own word.
+        trust_hints: Whose documents are believed where they say that a tool changes nothing (MCP ``readOnlyHint``): a
+            hint is the server's own word. ``False``: nobody's; ``True``: everybody's; or a selection of tools, such as
+            ``ToolSelection(providers=["my-server"])``. Name servers yourself (``MCPExecutor(name=...)``): the name that
+            a server gives itself may be another's.
         approved_hashes: Tool id -> :attr:`ToolDocument.content_hash` that was approved. A document that differs is
             refused, since a description may be changed after it was approved (a "rug pull").
         require_approval: Refuse tools that ``approved_hashes`` does not list.
@@ -119,7 +122,7 @@ class ToolPolicy:
     deny: ToolSelection | Iterable[str] | None = None
     read_only: bool = False
     read_only_tools: ToolSelection | Iterable[str] | None = None
-    trust_hints: bool = False
+    trust_hints: bool | ToolSelection | Iterable[str] = False
     approved_hashes: Mapping[str, str] | None = None
     require_approval: bool = False
     limits: CallLimits = field(default_factory=CallLimits)
@@ -131,7 +134,11 @@ class ToolPolicy:
     def __post_init__(self) -> None:
         for key in ("allow", "deny", "read_only_tools", "confirm_for"):
             object.__setattr__(self, key, selection_of(f"ToolPolicy.{key}", getattr(self, key)))
-        for key in ("read_only", "trust_hints", "require_approval"):
+        if self.trust_hints is None:
+            raise ConfigError("ToolPolicy.trust_hints", None, "True, False, a ToolSelection or tool ids")
+        if not isinstance(self.trust_hints, bool):
+            object.__setattr__(self, "trust_hints", selection_of("ToolPolicy.trust_hints", self.trust_hints))
+        for key in ("read_only", "require_approval"):
             if not isinstance(getattr(self, key), bool):
                 raise ConfigError(f"ToolPolicy.{key}", getattr(self, key), "True or False")
         if self.confirm is not None and not callable(self.confirm):
@@ -177,9 +184,9 @@ class ToolPolicy:
         documents = list(documents)
         ids = {document.id for document in documents}
         for part in self.parts():
-            for key in ("allow", "deny", "read_only_tools", "confirm_for"):
+            for key in ("allow", "deny", "read_only_tools", "trust_hints", "confirm_for"):
                 selection = getattr(part, key)
-                if selection is not None:
+                if isinstance(selection, ToolSelection):
                     selection.check_names(documents, f"ToolPolicy.{key}")
             for name in [*(part.approved_hashes or ()), *part.limits.tool_names()]:
                 if name not in ids:
@@ -273,7 +280,9 @@ class ToolPolicy:
 
     def _changes_nothing(self, document: ToolDocument) -> bool:
         listed = self.read_only_tools is not None and _matches(self.read_only_tools, document, on_error=False)
-        return listed or (self.trust_hints and says_read_only(document))
+        if listed or not isinstance(self.trust_hints, ToolSelection):
+            return listed or (self.trust_hints is True and says_read_only(document))
+        return _matches(self.trust_hints, document, on_error=False) and says_read_only(document)
 
     def _needs_confirmation(self, document: ToolDocument) -> bool:
         if self.confirm is None:

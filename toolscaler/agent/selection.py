@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolscaler.data.documents import ToolDocument
+from toolscaler.data.sources.mcp import ANNOTATIONS_KEY
 from toolscaler.errors import ConfigError, UnknownToolError
 
 logger = logging.getLogger(__name__)
-
-#: Where a document keeps the annotations of its server (MCP ``annotations``): a keyword of the parameter schema.
-ANNOTATIONS_KEY = "x-annotations"
 
 _NAME_FIELDS = ("tools", "providers", "categories")
 
@@ -112,5 +110,15 @@ def says_read_only(document: ToolDocument) -> bool:
 
     The claim stands in the parameter schema under :data:`ANNOTATIONS_KEY`. It is the server's own word.
     """
+    hints = _hints(document)
+    return hints.get("readOnlyHint") is True and hints.get("destructiveHint") is not True
+
+
+def says_idempotent(document: ToolDocument) -> bool:
+    """Say whether a document itself claims that a call may be repeated (MCP ``idempotentHint``, or it only reads)."""
+    return says_read_only(document) or _hints(document).get("idempotentHint") is True
+
+
+def _hints(document: ToolDocument) -> Mapping[str, Any]:
     hints = document.parameters.get(ANNOTATIONS_KEY)
-    return isinstance(hints, Mapping) and hints.get("readOnlyHint") is True and hints.get("destructiveHint") is not True
+    return hints if isinstance(hints, Mapping) else {}

@@ -46,6 +46,11 @@ def act(number: int) -> None:
         say(id=99_999, result={"content": []})
         say(method="notifications/nosuch")
         say(id=number, result={"content": [{"type": "text", "text": "after the noise"}]})
+    elif MODE == "long":
+        say(id=number, result={"content": [{"type": "text", "text": "x" * 3_000_000}]})
+    elif MODE == "endless":
+        while True:
+            sys.stdout.buffer.write(b"x" * 65536)
     elif MODE == "forged":
         say(id=number, error={"code": -32000, "message": "busy"})
 

@@ -103,6 +103,14 @@ class ToolExecutor(abc.ABC):
         """Give the time limit in seconds that a call has where it names none; ``None`` where there is none."""
         return None
 
+    def idempotent(self, tool: str) -> bool:
+        """Say whether a call may be repeated without another effect. Unknown is no.
+
+        Args:
+            tool: Tool id.
+        """
+        return False
+
     def close(self) -> None:  # noqa: B027 - nothing to close is the common case
         """End running calls and let go of processes and connections. May be called twice."""
 

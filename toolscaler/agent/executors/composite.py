@@ -74,6 +74,12 @@ class CompositeExecutor(ToolExecutor):
             route = self._routes.get(tool)
         return route[0].time_limit(route[1]) if route is not None else None
 
+    def idempotent(self, tool: str) -> bool:
+        """Ask the executor that has the tool."""
+        with self._lock:
+            route = self._routes.get(tool)
+        return route is not None and route[0].idempotent(route[1])
+
     def call(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> ToolResult:
         """Run a tool through the executor that has it."""
         with self._lock:

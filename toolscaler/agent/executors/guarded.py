@@ -84,6 +84,16 @@ class GuardedExecutor(ToolExecutor):
         """Give the executor's own time limit."""
         return self.limits.timeout
 
+    def idempotent(self, tool: str) -> bool:
+        """Say whether a call may be repeated without another effect, as far as the executor was told."""
+        if self._closed.is_set():
+            return False
+        try:
+            found = self._find(tool, time.monotonic() + self.limits.timeout)
+        except (CheckFailed, ExecutorError):  # a server that cannot be asked vouches for nothing
+            return False
+        return found is not None and found.idempotent
+
     def call(self, tool: str, arguments: Mapping[str, Any], *, timeout: float | None = None) -> ToolResult:
         """Run a tool; see :meth:`ToolExecutor.call`.
 

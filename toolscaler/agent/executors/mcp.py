@@ -24,6 +24,8 @@ from toolscaler.agent.executors.mcp_connection import (
     mcp_package,
     stdio_transport,
 )
+from toolscaler.agent.executors.stdio_relay import LINE_TOO_LONG
+from toolscaler.agent.selection import says_idempotent
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.sources.loading import load_tool_documents
 from toolscaler.errors import DataError, ExecutorError
@@ -50,6 +52,10 @@ class MCPExecutor(GuardedExecutor):
 
     :meth:`documents` asks the server each time. When the server says that its tools have changed, the next call lists
     them again first. Tools whose schema is broken or over the limits are left out.
+
+    A message of the server may be six times ``limits.max_result_bytes`` long (each character escaped), and 100 kB more,
+    over either transport: a longer result is ``too_large``. A longer page of a listing is an error. How many messages a
+    server sends, and what it uses itself, is not bounded here: run servers that you do not trust in a container.
 
     Args:
         transport: Gives the streams of a new connection.
@@ -114,8 +120,12 @@ class MCPExecutor(GuardedExecutor):
             cwd: Its working folder.
             stderr: An open file for its standard error; default: dropped.
             **options: Further arguments of :class:`MCPExecutor`.
+
+        Raises:
+            ExecutorError: This Python cannot be started as a program.
         """
-        return cls(stdio_transport(command, list(args), env, cwd, stderr), **options)
+        limits = options.get("limits") or ExecutorLimits()
+        return cls(stdio_transport(command, list(args), env, cwd, stderr, _longest_message(limits)), **options)
 
     @classmethod
     def http(
@@ -129,7 +139,7 @@ class MCPExecutor(GuardedExecutor):
             **options: Further arguments of :class:`MCPExecutor`.
         """
         limits = options.get("limits") or ExecutorLimits()
-        return cls(http_transport(url, headers, 6 * limits.max_result_bytes + 100_000), **options)
+        return cls(http_transport(url, headers, _longest_message(limits)), **options)
 
     def documents(self) -> list[ToolDocument]:
         """Ask the server for its tools, all pages, and give their documents.
@@ -189,9 +199,7 @@ class MCPExecutor(GuardedExecutor):
             if document.id in tools:
                 rejected.append(f"{name!r:.100}: the server lists this name twice")
                 continue
-            hints = data.get("annotations") or {}
-            idempotent = hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
-            tools[document.id] = self._callable(document, idempotent, data["name"])
+            tools[document.id] = self._callable(document, says_idempotent(document), data["name"])
         return tools, rejected
 
     def _attempt(self, tool: CallableTool, arguments: dict[str, Any], deadline: float) -> Attempt:
@@ -257,7 +265,7 @@ class MCPExecutor(GuardedExecutor):
             try:
                 return await connection.session.send_request(request, result)
             except self._error as error:
-                if _EVENT_TOO_LONG in error.message:
+                if _EVENT_TOO_LONG in error.message or error.message.startswith(LINE_TOO_LONG):
                     raise CheckFailed("too_large", f"the result is too long: {error.message}"[:300]) from error
                 forgotten = error.message == _SESSION_GONE
                 if not forgotten and error.code != self._types.CONNECTION_CLOSED:
@@ -317,6 +325,11 @@ class MCPExecutor(GuardedExecutor):
             connection.stop()
         # Also those given up earlier: cancelling them while they end their process would leave it running.
         await asyncio.gather(*(connection.ended() for connection in self._connections))
+
+
+def _longest_message(limits: ExecutorLimits) -> int:
+    """Give the bytes of the longest message: a result of the limit's size, each character of it escaped."""
+    return 6 * limits.max_result_bytes + 100_000
 
 
 def _same(one: CallableTool, other: CallableTool) -> bool:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any
 
 from toolscaler._optional import require
 from toolscaler._version import __version__
+from toolscaler.agent.executors import stdio_relay
 from toolscaler.agent.executors.guarded import describe
 from toolscaler.agent.executors.http_client import TransferFailed
+from toolscaler.errors import ExecutorError
 
 logger = logging.getLogger(__name__)
 
@@ -30,24 +34,34 @@ def mcp_package(module: str = "mcp") -> Any:
 
 
 def stdio_transport(
-    command: str, args: list[str], env: Mapping[str, str] | None, cwd: str | Path | None, stderr: Any
+    command: str, args: list[str], env: Mapping[str, str] | None, cwd: str | Path | None, stderr: Any, max_line: int
 ) -> Transport:
     """Start a program and talk to it over its standard input and output.
 
+    The program runs under a relay (:mod:`~toolscaler.agent.executors.stdio_relay`), a small process of its own, since
+    the SDK would read a line of any length.
+
     Args:
-        command: The program.
+        command: The program. It is looked up in the ``PATH`` that it will have.
         args: Its arguments.
         env: Environment variables beside the few that the SDK passes on.
         cwd: Its working folder.
         stderr: File for what it writes to standard error; ``None`` drops it.
+        max_line: Longest line of its output, in bytes.
+
+    Raises:
+        ExecutorError: There is no Python interpreter to run the relay (an embedded one).
     """
     package = mcp_package()
+    if not sys.executable:
+        raise ExecutorError("expected a Python interpreter to start MCP programs with (sys.executable), found none")
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[tuple[Any, Any]]:
+        relay = ["-I", "-S", stdio_relay.__file__, str(max_line), _program(command, env), *args]
         # One undecodable byte would otherwise end the connection for every caller.
         parameters = package.StdioServerParameters(
-            command=command, args=args, env=dict(env or {}), cwd=cwd, encoding_error_handler="replace"
+            command=sys.executable, args=relay, env=dict(env or {}), cwd=cwd, encoding_error_handler="replace"
         )
         with contextlib.ExitStack() as stack:
             log = stderr if stderr is not None else stack.enter_context(Path(os.devnull).open("w"))
@@ -55,6 +69,22 @@ def stdio_transport(
                 yield read, write
 
     return opened
+
+
+def _program(command: str, env: Mapping[str, str] | None) -> str:
+    """Find a program as the relay will, so that a missing one is named; a path is taken as it is.
+
+    Raises:
+        FileNotFoundError: It is not there.
+    """
+    if Path(command).name != command:
+        if Path(command).is_absolute() and not Path(command).exists():
+            raise FileNotFoundError(f"no such program: {command!r}")
+        return command
+    found = shutil.which(command, path=(env or {}).get("PATH"))
+    if found is None:
+        raise FileNotFoundError(f"no such program in the PATH: {command!r}")
+    return found
 
 
 def http_transport(url: str, headers: Callable[[], Mapping[str, str]] | None, max_event_bytes: int) -> Transport:

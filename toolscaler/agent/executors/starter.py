@@ -60,6 +60,10 @@ class StarterExecutor(ToolExecutor):
         """Give the time limit of a call."""
         return self._inner.time_limit(tool)
 
+    def idempotent(self, tool: str) -> bool:
+        """Say whether a call may be repeated without another effect."""
+        return self._inner.idempotent(tool)
+
     def close(self) -> None:
         """End running calls."""
         self._inner.close()

@@ -15,6 +15,16 @@ from toolscaler.errors import DataError
 _INPUT_KEYS = ("inputSchema", "input_schema")
 _OUTPUT_KEYS = ("outputSchema", "output_schema")
 
+#: Where a document keeps what its server says of the tool: a keyword of the parameter schema.
+ANNOTATIONS_KEY = "x-annotations"
+#: The protocol's hints, and how Python SDKs dump them. All of them are claims.
+HINTS = {
+    "readOnlyHint": "read_only_hint",
+    "destructiveHint": "destructive_hint",
+    "idempotentHint": "idempotent_hint",
+    "openWorldHint": "open_world_hint",
+}
+
 
 class MCPReader(SourceReader):
     """Tools of MCP servers.
@@ -22,6 +32,10 @@ class MCPReader(SourceReader):
     A source is a tool, a ``tools/list`` result, its JSON-RPC envelope, or a list (or lines) of these: the pages of
     one listing, or several servers. A server's name, given beside its tools as ``server_name``, ``serverInfo`` or as
     the key of a mapping of servers, becomes the provider; a ``category`` beside them becomes the category.
+
+    A tool's hints (``annotations``: :data:`HINTS`) are kept in the parameter schema under :data:`ANNOTATIONS_KEY`, so
+    that a document whose hints change is another one. They are the server's own word: nobody should act on them who
+    does not trust it.
     """
 
     name = "mcp"
@@ -65,13 +79,22 @@ class MCPReader(SourceReader):
             description=text_of(data, "description") or text_of(data, "title"),
             provider=context.get("server") or options.provider,
             category=context.get("category") or options.category,
-            parameters=parameters,
+            parameters=_with_hints(parameters, data.get("annotations")),
             returns=returns,
         )
 
 
 def _first(data: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     return next((data[key] for key in keys if data.get(key) is not None), None)
+
+
+def _with_hints(parameters: Mapping[str, Any], annotations: Any) -> dict[str, Any]:
+    """Put a tool's hints into its schema; what the schema itself has there is no hint of the protocol's."""
+    given = annotations if isinstance(annotations, Mapping) else {}
+    found = {name: given.get(name, given.get(other)) for name, other in HINTS.items()}
+    hints = {name: value for name, value in found.items() if isinstance(value, bool)}
+    schema = {key: value for key, value in parameters.items() if key != ANNOTATIONS_KEY}
+    return {**schema, ANNOTATIONS_KEY: hints} if hints else schema
 
 
 def _is_tool(data: Any) -> bool:
