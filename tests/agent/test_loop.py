@@ -12,7 +12,7 @@ from toolscaler.agent.agent import ToolAgent
 from toolscaler.agent.audit import AuditLog, read_audit
 from toolscaler.agent.config import AgentConfig
 from toolscaler.agent.executors import PythonExecutor
-from toolscaler.agent.planning import Plan, PlannedCall, Planner, TextDelta
+from toolscaler.agent.planning import REFUSED_FINISH, Plan, PlannedCall, Planner, TextDelta
 from toolscaler.agent.policy import CallLimits, ToolPolicy
 from toolscaler.data.trajectories import FINISH_TOOL
 from toolscaler.errors import ConfigError, DataError, EmptyCatalogueError, UnknownToolError
@@ -355,3 +355,138 @@ def test_many_runs_at_once_do_not_mix(executor):
     for thread in threads:
         thread.join()
     assert found == {number: str(number + 1.0) for number in range(200)}
+
+
+def test_retry_asks_whether_a_call_may_be_repeated(tmp_path):
+    """A call that timed out may have had its effect: it is repeated only where the executor says so, and counted."""
+    for idempotent, ran in ((False, 1), (True, 3)):
+        with PythonExecutor([add, wait], idempotent=idempotent) as mine:
+            log = AuditLog(tmp_path / f"{idempotent}.jsonl")
+            plans = [call("wait", seconds=0.6), call("add", a=1, b=1), finish("no", "give_up")]
+            options = {"on_error": "retry", "max_retries": 2, "max_calls": 4, "call_seconds": 0.05}
+            run = agent(mine, *plans, audit=log, **options).run("x")
+        assert [(done.tool, done.tries) for done in run.calls[:2]] == [("wait", ran), ("add", 1)]
+        assert run.to_dict()["steps"][0]["calls"][0]["tries"] == ran
+        assert [record.tool_id for record in read_audit(tmp_path / f"{idempotent}.jsonl")] == ["wait"] * ran + ["add"]
+
+
+def test_repeats_count_to_every_limit():
+    def slow(first: float, second: PlannedCall | None = None) -> Plan:
+        calls = (PlannedCall("wait", {"seconds": first}), *([second] if second else []))
+        return Plan("calls", "", calls)
+
+    options = {"on_error": "retry", "max_retries": 5, "call_seconds": 0.05}
+    with PythonExecutor([add, wait], idempotent=True) as mine:
+        # A budget of four calls: one, three repeats of it, and none for the next step.
+        run = agent(mine, slow(0.4), call("add", a=1, b=1), max_calls=4, **options).run("x")
+        assert (run.outcome, [done.tries for done in run.calls]) == ("calls", [4])
+        # The second call of the step keeps its place in the budget.
+        plan = slow(0.4, PlannedCall("add", {"a": 1, "b": 1}))
+        run = agent(mine, plan, call("add", a=1, b=1), max_calls=3, **options).run("x")
+        assert [(done.tool, done.tries, done.result.is_error) for done in run.calls] == [
+            ("wait", 2, True),
+            ("add", 1, False),
+        ]
+        # A policy's limit refuses the repeat; the model reads what became of the call that ran.
+        policy = ToolPolicy(limits=CallLimits(tool_per_run=2))
+        run = agent(mine, slow(0.4), finish("no", "give_up"), policy=policy, **options).run("x")
+        assert (run.calls[0].tries, run.calls[0].allowed, run.calls[0].result.error_type) == (2, True, "timeout")
+        # The run's own time ends it too.
+        run = agent(mine, slow(2.0), max_seconds=0.3, **{**options, "call_seconds": 0.2}).run("x")
+        assert run.calls[0].tries == 2
+        assert run.outcome == "seconds"
+
+
+def test_an_executor_that_cannot_say_is_not_asked_twice(executor):
+    class Broken(PythonExecutor):
+        def idempotent(self, tool):
+            raise OSError("gone")
+
+    with Broken([wait]) as mine:
+        options = {"on_error": "retry", "call_seconds": 0.05}
+        run = agent(mine, call("wait", seconds=0.4), finish("no", "give_up"), **options).run("x")
+    assert run.calls[0].tries == 1
+    assert executor.idempotent("add") is False
+    assert executor.idempotent("nosuch") is False
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"return_type": "give_answer"},
+        {"return_type": "give_answer", "final_answer": 5},
+        {"return_type": "stop", "final_answer": "5"},
+        {"return_type": ["give_answer"], "final_answer": "5"},
+        {"final_answer": "5"},
+        {"return_type": "give_up", "final_answer": {}},
+    ],
+    ids=str,
+)
+def test_a_malformed_finish_is_feedback(executor, arguments):
+    made = agent(executor, call("add", a=2, b=3), call(FINISH_TOOL, "I know.", **arguments), finish("5"))
+    events = list(made.stream("2 + 3?"))
+    run = events[-1].trajectory
+    assert (run.outcome, run.answer) == ("answer", "5")
+    wrong = run.calls[1]
+    assert (wrong.tool, dict(wrong.arguments), wrong.result.error_type) == (FINISH_TOOL, arguments, "invalid_arguments")
+    assert [event.text for event in events if event.kind == "result"] == ["5", wrong.result.content]
+    # The model reads its own call and what is wrong with it.
+    *_, said, read = made.planner.asked[2].messages
+    assert (said.content, said.tool_calls[0].tool, said.tool_calls[0].arguments) == (
+        "I know.",
+        REFUSED_FINISH,
+        arguments,
+    )
+    assert read.is_error
+    assert "return_type" in read.content
+    assert [message.role for message in run.trajectory.messages].count("tool") == 2
+
+
+def test_a_malformed_finish_is_bounded_by_the_budget(executor):
+    wrong = Plan("calls", "", (PlannedCall(FINISH_TOOL, {}, error_type="invalid_arguments", error="no JSON"),))
+    run = agent(executor, *[wrong] * 9, max_steps=3).run("x")
+    assert (run.outcome, len(run.calls)) == ("steps", 3)
+    assert [done.result.content for done in run.calls] == ["no JSON"] * 3
+    # ToolBench's longer name of giving up is understood.
+    run = agent(executor, finish("why", "give_up_and_restart")).run("x")
+    assert (run.outcome, run.answer, run.trajectory.outcome) == ("give_up", "why", "give_up")
+    assert agent(executor, call(FINISH_TOOL, return_type="give_up")).run("x").outcome == "give_up"
+
+
+def test_chat_names_functions_as_the_api_takes_them():
+    import re
+
+    def long(a: int) -> int:
+        """Give a number back."""
+        return a
+
+    tools = {"math/add": add, "math.add": long, "add": divide, "größe " + "x" * 80: wait, "math/div": flaky}
+    with PythonExecutor(tools) as mine:
+        made = agent(mine, *[call(tool, a=1) for tool in tools], finish("done"))
+        names = made.function_names()
+        assert set(names) == {*tools, FINISH_TOOL}
+        messages = [{"role": "user", "content": "x"}]
+        for tool in tools:
+            message = made.chat(messages)
+            name = message["tool_calls"][0]["function"]["name"]
+            assert re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name)
+            assert name == names[tool]
+            messages += [message, {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "1"}]
+        assert len(set(names.values())) == len(names)
+        assert made.chat(messages, candidate_tools=["add"])["content"] == "done"  # names hold for every caller
+        said = [c.tool for message in made.planner.asked[-1].messages for c in message.tool_calls]
+        assert said == list(tools)  # and back
+        # Tool ids are understood as well.
+        message = made.planner.asked[0].messages
+        made.planner.plans.append(finish("again"))
+        call_of = {"id": "1", "type": "function", "function": {"name": "math.add", "arguments": "{}"}}
+        made.chat(
+            [
+                messages[0],
+                {"role": "assistant", "content": None, "tool_calls": [call_of]},
+                {"role": "tool", "content": "1"},
+            ]
+        )
+        assert made.planner.asked[-1].messages[1].tool_calls[0].tool == "math.add"
+        assert len(message) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -195,8 +196,11 @@ class ToolAgent:
     ) -> dict[str, Any]:
         """Take one step of a conversation in OpenAI's form, and run nothing: a drop-in for a chat model.
 
+        Calls name functions as the API takes them; :meth:`function_names` says which tool a name stands for.
+
         Args:
-            messages: Messages of the Chat Completions API, ``tool_calls`` and ``tool`` results among them.
+            messages: Messages of the Chat Completions API, ``tool_calls`` and ``tool`` results among them. Calls may
+                name functions as this method does, or tool ids.
             candidate_tools: As in :meth:`run`.
             caller: As in :meth:`run`.
             policy: As in :meth:`run`.
@@ -213,12 +217,31 @@ class ToolAgent:
 
         both = self.policy if policy is None else self.policy & policy
         documents = self.allowed_documents(PolicySession(both, caller), candidate_tools)
+        names = self.function_names()
+        seconds = self.config.max_seconds
         request = PlanRequest(
-            from_openai_messages(messages), tuple(documents), documents, max_tokens=self.config.max_tokens
+            from_openai_messages(messages, names),
+            tuple(documents),
+            documents,
+            max_tokens=self.config.max_tokens,
+            deadline=None if seconds is None else time.monotonic() + seconds,
         )
         plan = _result(self.planner.plan(request))
         ids = [call.id or f"call_{uuid.uuid4().hex[:24]}" for call in plan.calls]
-        return assistant_message(replace(plan, calls=tuple(map(_with_id, plan.calls, ids))))
+        return assistant_message(replace(plan, calls=tuple(map(_with_id, plan.calls, ids))), names)
+
+    def function_names(self) -> dict[str, str]:
+        """Give each of the executor's tools the name under which :meth:`chat` calls it.
+
+        Names hold for the whole catalogue, whatever the caller may use, so that they are the same in every step.
+
+        Returns:
+            Tool id -> function name: at most 64 letters, digits, ``_`` and ``-``, different for different tools
+            (:func:`~toolscaler.agent.function_names`).
+        """
+        from toolscaler.agent.openai_messages import function_names
+
+        return function_names([*(document.id for document in self.executor.documents()), FINISH_TOOL])
 
 
 class AgentSession:

@@ -17,7 +17,7 @@ from toolscaler.agent.chat_client import ChatEndpoint
 from toolscaler.agent.executors.checking import ArgumentChecker, CheckFailed
 from toolscaler.agent.executors.limits import ExecutorLimits
 from toolscaler.agent.openai_messages import function_names, function_schema, to_openai_messages
-from toolscaler.agent.planning import Plan, PlannedCall, Planner, PlanRequest, TextDelta
+from toolscaler.agent.planning import REFUSED_FINISH, Plan, PlannedCall, Planner, PlanRequest, TextDelta
 from toolscaler.agent.react_text import STOP, is_mark, parse_react, react_messages, react_prompt
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.trajectories import FINISH_TOOL, GIVE_ANSWER, GIVE_UP, TrajectoryMessage
@@ -185,8 +185,9 @@ class _Step:
     def __init__(self, planner: ChatPlanner, request: PlanRequest, offered: Sequence[ToolDocument]) -> None:
         self._planner, self._request, self._offered = planner, request, offered
         open_tools = {tool: None for tool in request.tools if tool not in request.exclude}
-        called = [call.tool for message in request.messages for call in message.tool_calls]
+        called = {call.tool for message in request.messages for call in message.tool_calls} - {REFUSED_FINISH}
         self._names = function_names([*(document.id for document in offered), *called])
+        self._written = {**self._names, REFUSED_FINISH: self._names.get(FINISH_TOOL, FINISH_TOOL)}
         # A tool that the model read of before may be called although it is not in the list any more.
         self._tools = {name: tool for tool, name in self._names.items() if tool in open_tools}
 
@@ -204,10 +205,10 @@ class _Step:
             introduction = CHAT_PROMPT + (_ENDING if ends and planner.style == "tools" else "")
         if planner.style == "react":
             prompt = react_prompt(introduction, self._offered, self._names)
-            messages: list[Any] = react_messages(request.messages, self._names, prompt)
+            messages: list[Any] = react_messages(request.messages, self._written, prompt)
             options["stop"] = [STOP]
         else:
-            messages = _with_system(request.messages, introduction, self._names)
+            messages = _with_system(request.messages, introduction, self._written)
             options["tools"] = [function_schema(document, self._names[document.id]) for document in self._offered]
             if not ends:  # the model has given up here before: another tool is wanted, no text
                 options["tool_choice"] = "required"

@@ -16,7 +16,7 @@ import torch
 
 from toolscaler.agent.argument_text import ArgumentError
 from toolscaler.agent.arguments import ArgumentGrammars
-from toolscaler.agent.planning import Plan, PlannedCall, Planner, PlanRequest, TextDelta
+from toolscaler.agent.planning import REFUSED_FINISH, Plan, PlannedCall, Planner, PlanRequest, TextDelta
 from toolscaler.agent.text_model import ReadText, TextModel
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.protocol import (
@@ -250,7 +250,7 @@ class CodePlanner(Planner):
         messages, gone = [], False
         for message in request.messages:
             if message.role == "assistant":
-                gone = any(call.tool not in known for call in message.tool_calls)
+                gone = any(call.tool not in known and call.tool != REFUSED_FINISH for call in message.tool_calls)
             if gone and message.role in ("assistant", "tool"):
                 continue
             messages.append(message)
@@ -260,7 +260,8 @@ class CodePlanner(Planner):
             documents[tool] = ToolDocument(tool, "Not available any more.")
         # A past answer in plain text is shown as a call of Finish.
         documents.setdefault(FINISH_TOOL, finish_document())
-        codes = {tool: self.tokenizer.tool_code_text(tool) for tool in called | {FINISH_TOOL}}
+        codes = {tool: self.tokenizer.tool_code_text(tool) for tool in (called - {REFUSED_FINISH}) | {FINISH_TOOL}}
+        documents[REFUSED_FINISH], codes[REFUSED_FINISH] = documents[FINISH_TOOL], codes[FINISH_TOOL]
         return trajectory_turns(Trajectory(tuple(messages)), documents, codes, self.protocol)
 
     # Tools

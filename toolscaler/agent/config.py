@@ -19,13 +19,14 @@ class AgentConfig:
         strategy: ``chain``: one step after the other. ``dfsdt``: where a branch gives up or comes to its last step, go
             back to the last step that has an untried tool (depth-first search, as ToolBench's DFSDT).
         max_steps: Steps of one branch, the closing one included.
-        max_calls: Calls of the whole run.
+        max_calls: Calls of the whole run, repeated ones included.
         max_tokens: Tokens generated in the whole run.
         max_seconds: Wall time of the whole run in seconds; ``None``: no limit.
         call_seconds: Time limit of one call in seconds; ``None``: the executor's own.
         on_error: After a call that failed. ``feedback``: the model reads the error and goes on (the paper). ``retry``:
-            the same call again where the failure may pass (connection, time limit), then feedback. ``next_best``: take
-            the step back and let the model choose among the other tools, then feedback.
+            the same call again where the failure may pass (connection, time limit) and the executor says that it may be
+            repeated (:meth:`~toolscaler.agent.ToolExecutor.idempotent`), then feedback. ``next_best``: take the step
+            back and let the model choose among the other tools, then feedback.
         max_retries: How often ``retry`` and ``next_best`` try at one point.
         max_branches: Tools that ``dfsdt`` tries at one point.
         result_limit: Characters of a result that the model reads.

@@ -57,23 +57,39 @@ class Dispatcher:
     def run(self, planned: PlannedCall, *, seconds: float | None = None, retries: int = 0) -> AgentCall:
         """Decide about a call, and run it where it may.
 
+        A call is made again only where the executor says that it may be (:meth:`ToolExecutor.idempotent`): one that
+        timed out may have had its effect already. Each time the policy is asked anew and the limits count it.
+
         Args:
             planned: The call.
-            seconds: Time that the run has left; the shorter limit holds.
+            seconds: Time that the run has left, repeats included; the shorter limit holds.
             retries: How often to try again after a failure that may pass.
 
         Returns:
-            The call with its result; a refusal is a result too.
+            The call with its last result, and how often it was made; a refusal is a result too.
 
         Raises:
             ArtifactError: The audit log is required and cannot be written. Nothing has run then.
         """
-        for attempt in range(retries + 1):
-            call = self._once(planned, seconds)
-            if call.result.error_type not in _PASSING or attempt == retries:
+        deadline = None if seconds is None else time.monotonic() + seconds
+        call = self._once(planned, seconds)
+        while call.tries <= retries and call.result.error_type in _PASSING and self._repeatable(planned.tool):
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
                 break
             logger.info("call of %r failed (%s), trying again", planned.tool, call.result.error_type)
+            again = self._once(planned, left)
+            if not again.allowed:  # refused this time, for example by a rate; what ran before is what the model reads
+                break
+            call = replace(again, tries=call.tries + 1)
         return call
+
+    def _repeatable(self, tool: str) -> bool:
+        try:
+            return self._executor.idempotent(tool) is True
+        except Exception as error:
+            logger.error("the executor raised %s when asked whether %r may be repeated", type(error).__name__, tool)
+            return False
 
     def _once(self, planned: PlannedCall, seconds: float | None) -> AgentCall:
         known = self._approved.get(planned.tool)

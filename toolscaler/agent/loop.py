@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from toolscaler.agent.config import AgentConfig
 from toolscaler.agent.dispatch import Dispatcher, sound_call
 from toolscaler.agent.executors.base import ToolResult
-from toolscaler.agent.planning import Plan, PlannedCall, Planner, PlanRequest
+from toolscaler.agent.planning import REFUSED_FINISH, Plan, PlannedCall, Planner, PlanRequest
 from toolscaler.agent.records import AgentCall, AgentEvent, AgentOutcome, AgentStep, AgentTrajectory
 from toolscaler.data.documents import ToolDocument
-from toolscaler.data.trajectories import FINISH_TOOL, GIVE_ANSWER, ToolCall, Trajectory, TrajectoryMessage
+from toolscaler.data.trajectories import FINISH_TOOL, GIVE_ANSWER, GIVE_UP, ToolCall, Trajectory, TrajectoryMessage
 from toolscaler.errors import EndpointError
 
 #: Ends of a branch after which another one may be tried.
@@ -151,7 +151,11 @@ class AgentRun:
         """Do what a plan says; give the conversation then, the answer, how the run ended, or where it goes on."""
         if plan.kind == "calls" and plan.calls:
             if plan.calls[0].tool == FINISH_TOOL:
-                return self._finish(point, plan, began)
+                wrong = _wrong_finish(plan.calls[0])
+                if wrong is None:
+                    return self._finish(point, plan, began)
+                following = yield from self._refuse_finish(point, plan, wrong, began)
+                return following.messages, "", None, following
             if self._calls + len(plan.calls) > self._config.max_calls:
                 self._add(plan, (), began)
                 return point.messages, "", "calls", None
@@ -191,12 +195,30 @@ class AgentRun:
         point.choices += 1
         if kind == "give_up":
             point.tried.add(FINISH_TOOL)
+        if kind == "give_up":  # ToolBench's models write a longer name of it
+            arguments["return_type"] = GIVE_UP
         message = TrajectoryMessage("assistant", plan.thought, (ToolCall(FINISH_TOOL, arguments, planned.id),))
         return (*point.messages, message), answer, kind, None
 
+    def _refuse_finish(
+        self, point: _Point, plan: Plan, wrong: ToolResult, began: float
+    ) -> Generator[AgentEvent, None, _Point]:
+        """Let the model read what is wrong with its call of Finish, as with any other call."""
+        planned = plan.calls[0]
+        arguments = dict(planned.arguments)
+        call = AgentCall(FINISH_TOOL, arguments, wrong, planned.score, planned.margin, planned.code)
+        self._add(plan, (call,), began)
+        point.choices += 1
+        call_id = planned.id or f"call_{len(self._steps)}_0"
+        said = TrajectoryMessage("assistant", plan.thought, (ToolCall(REFUSED_FINISH, arguments, call_id),))
+        yield AgentEvent("result", wrong.content, call)
+        read = TrajectoryMessage("tool", wrong.content, (), call_id, True)
+        return _Point((*point.messages, said, read), point.depth + 1)
+
     def _take(self, point: _Point, plan: Plan) -> Generator[AgentEvent, None, _Taken]:
         """Run the calls of a step, in order."""
-        calls, results = [], []
+        calls: list[AgentCall] = []
+        results: list[TrajectoryMessage] = []
         ids = [planned.id or f"call_{len(self._steps)}_{place}" for place, planned in enumerate(plan.calls)]
         for planned, call_id in zip(plan.calls, ids, strict=True):
             before = AgentCall(planned.tool, dict(planned.arguments), ToolResult(""), planned.score, planned.margin)
@@ -204,9 +226,9 @@ class AgentRun:
             call = self._dispatcher.run(
                 planned,
                 seconds=None if self._deadline is None else max(self._deadline - time.monotonic(), 0.001),
-                retries=self._config.max_retries if self._config.on_error == "retry" else 0,
+                retries=self._retries(len(plan.calls) - len(calls)),
             )
-            self._calls += 1
+            self._calls += call.tries
             calls.append(call)
             content = call.result.content
             if len(content) > self._config.result_limit:
@@ -216,6 +238,16 @@ class AgentRun:
             yield AgentEvent("result" if call.allowed else "refused", content, call)
         message = TrajectoryMessage("assistant", plan.thought, tuple(map(_tool_call, plan.calls, ids)))
         return _Taken(message, tuple(results), tuple(calls))
+
+    def _retries(self, planned: int) -> int:
+        """Say how often a call may be repeated so that the step's other calls still fit the budget.
+
+        Args:
+            planned: Calls of the step that are still to run, this one included.
+        """
+        if self._config.on_error != "retry":
+            return 0
+        return min(self._config.max_retries, self._config.max_calls - self._calls - planned)
 
     def _way_back(self, path: list[_Point]) -> _Point | None:
         """Give the last point at which another tool may be tried; ``None`` where there is none."""
@@ -245,6 +277,19 @@ class AgentRun:
             tokens=self._tokens,
             seconds=time.monotonic() - self._began,
         )
+
+
+def _wrong_finish(planned: PlannedCall) -> ToolResult | None:
+    """Say what is wrong with a call of Finish; ``None`` where it ends the run."""
+    if planned.error_type:
+        return ToolResult.failure(planned.error_type, planned.error)
+    kind, answer = planned.arguments.get("return_type"), planned.arguments.get("final_answer")
+    if kind == GIVE_ANSWER and isinstance(answer, str):
+        return None
+    if isinstance(kind, str) and kind.startswith(GIVE_UP) and (answer is None or isinstance(answer, str)):
+        return None
+    expected = f'{{"return_type": "{GIVE_ANSWER}" or "{GIVE_UP}", "final_answer": text}}'
+    return ToolResult.failure("invalid_arguments", f"{FINISH_TOOL}: expected {expected}; write it again")
 
 
 def _tool_call(planned: PlannedCall, call_id: str) -> ToolCall:

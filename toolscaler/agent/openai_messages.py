@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from toolscaler.agent.planning import Plan
@@ -23,11 +24,15 @@ _NO_RESULT = "[no result]"
 _HASH_LENGTH = 8
 
 
-def from_openai_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[TrajectoryMessage, ...]:
+def from_openai_messages(
+    messages: Sequence[Mapping[str, Any]], names: Mapping[str, str] | None = None
+) -> tuple[TrajectoryMessage, ...]:
     """Read messages of the Chat Completions API.
 
     Args:
         messages: ``system``, ``user``, ``assistant`` (with ``tool_calls``) and ``tool`` messages.
+        names: Tool id -> function name (:func:`function_names`). A call of such a name is one of its tool; any other
+            name is taken as a tool id.
 
     Raises:
         DataError: They are not of that form.
@@ -39,14 +44,25 @@ def from_openai_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[Traject
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         raise DataError(f"messages: expected a list of messages, got {type(messages).__name__}")
     trajectory = OpenAIMessagesReader().trajectory(Record({"messages": list(messages)}), Reading())
-    return trajectory.messages
+    tools = {name: tool for tool, name in (names or {}).items()}
+    return tuple(
+        replace(message, tool_calls=tuple(replace(call, tool=tools.get(call.tool, call.tool)) for call in calls))
+        if (calls := message.tool_calls)
+        else message
+        for message in trajectory.messages
+    )
 
 
-def assistant_message(plan: Plan) -> dict[str, Any]:
+def assistant_message(plan: Plan, names: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Give a plan as an assistant message; its calls need ids, which the results then name.
 
     A call of :data:`~toolscaler.data.FINISH_TOOL` is an answer in plain text.
+
+    Args:
+        plan: The plan.
+        names: Tool id -> function name (:func:`function_names`); tools that are missing there get :func:`safe_name`.
     """
+    names = names or {}
     if plan.kind != "calls":
         return {"role": "assistant", "content": plan.thought}
     if plan.calls[0].tool == FINISH_TOOL:
@@ -58,7 +74,10 @@ def assistant_message(plan: Plan) -> dict[str, Any]:
             {
                 "id": call.id,
                 "type": "function",
-                "function": {"name": call.tool, "arguments": json.dumps(dict(call.arguments), ensure_ascii=False)},
+                "function": {
+                    "name": names.get(call.tool) or safe_name(call.tool),
+                    "arguments": json.dumps(dict(call.arguments), ensure_ascii=False),
+                },
             }
             for call in plan.calls
         ],

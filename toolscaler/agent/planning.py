@@ -8,11 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from toolscaler.data.documents import ToolDocument
-from toolscaler.data.trajectories import TrajectoryMessage
+from toolscaler.data.trajectories import FINISH_TOOL, TrajectoryMessage
 
 #: What a plan asks for: calls; an answer in plain text; nothing, since no tool fits or every tool was tried; or it was
 #: cut short by the budget, or because the conversation is longer than the model can read.
 PlanKind = Literal["calls", "answer", "abstain", "budget", "context"]
+
+
+#: Stands in a conversation for a call of :data:`~toolscaler.data.FINISH_TOOL` that said neither an answer nor that
+#: there is none, and so ended nothing: its result is the error. Planners show it as the call that it was.
+REFUSED_FINISH = f"{FINISH_TOOL}?"
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class PlanRequest:
     """What a planner is asked.
 
     Attributes:
-        messages: The conversation so far.
+        messages: The conversation so far; a call in it may be one of :data:`REFUSED_FINISH`.
         tools: Ids of the tools that this run may call; nothing else may be proposed.
         documents: Document of each of these tools.
         exclude: Tools among them that were tried at this point and are not wanted again.

@@ -37,6 +37,8 @@ class AgentCall:
         code: Code sequence as text.
         allowed: Whether the policy let it run.
         rule: The rule that refused it.
+        tries: How often the call was made; above 1 where it was repeated after a failure that may pass. Each of them
+            counts to the budget of calls. What an executor tries again by itself is one call.
     """
 
     tool: str
@@ -47,6 +49,7 @@ class AgentCall:
     code: str = ""
     allowed: bool = True
     rule: str = ""
+    tries: int = 1
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ def _step_dict(step: AgentStep) -> dict[str, Any]:
                 "margin": call.margin,
                 "allowed": call.allowed,
                 "rule": call.rule,
+                "tries": call.tries,
                 "result": call.result.content,
                 "is_error": call.result.is_error,
                 "error_type": call.result.error_type,
