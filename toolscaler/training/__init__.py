@@ -9,10 +9,14 @@ from toolscaler._lazy import lazy_attribute, lazy_names
 # Public name -> the module that defines it: a stage loads its trainer (trl, peft) only when asked for (PEP 562).
 _PUBLIC: dict[str, str] = {
     "CompressionConfig": "toolscaler.training.compression",
+    "PostGuidedConfig": "toolscaler.training.post_guided",
+    "PostGuidedTrainer": "toolscaler.training.post_guided",
     "RetrievalConfig": "toolscaler.training.retrieval",
     "TrajectoryConfig": "toolscaler.training.trajectory",
     "TrajectoryRows": "toolscaler.training.trajectory_data",
     "compression_trainer": "toolscaler.training.compression",
+    "guiding_rows": "toolscaler.training.post_guided_data",
+    "post_guided_trainer": "toolscaler.training.post_guided",
     "retrieval_trainer": "toolscaler.training.retrieval",
     "trajectory_rows": "toolscaler.training.trajectory_data",
     "trajectory_trainer": "toolscaler.training.trajectory",
