@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
 
+from support.quantizers import KINDS, make_embeddings
 from toolscaler.codebook import Codebook
 from toolscaler.embedding import gathered, initialize_code_embeddings, reframe_vectors
 from toolscaler.errors import CodebookError, ConfigError, TokenizationError
@@ -414,3 +415,37 @@ def test_level_mean_adds_the_pca_mean_to_later_levels_alone(make_tiny_tokenizer,
         expected = fitted.pca_mean[gist] if gist < 2 and level == 1 else np.zeros(WIDTH)
         np.testing.assert_allclose(difference[start : start + size], np.tile(expected, (size, 1)), atol=1e-5)
         start += size
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_rows_of_every_quantiser_are_where_its_tokens_are(make_tiny_tokenizer, make_model, kind):
+    keywords, sizes = KINDS[kind]
+    data = make_embeddings(40, WIDTH)
+    fitted = Codebook.fit(data, num_centroids=8, reduced_dim=4, **keywords)
+    tokenizer = ToolscalerTokenizer.from_tokenizer(make_tiny_tokenizer(), fitted)
+    model = make_model()
+    initialize_code_embeddings(model, tokenizer, data, scale="none")
+    rows, reduced = rows_of(model).detach().numpy(), fitted.reduce(data)
+    for position, size in enumerate(sizes):
+        gist, level = divmod(position, fitted.num_levels)
+        quantizer, own = fitted.quantizers[gist], fitted.gist_codes(fitted.codes, gist)
+        for code in range(size):
+            carriers = np.flatnonzero(own[:, level] == code)
+            if not len(carriers):
+                continue
+            parts = []
+            for tool in carriers:
+                if level == 0:
+                    parts.append(data[tool, gist])
+                    continue
+                known = quantizer.partials(own[tool : tool + 1])[level]  # what the levels before stand for
+                parts.append(fitted.expand(reduced[tool : tool + 1, gist] - known, gist)[0])
+            token = tokenizer.convert_tokens_to_ids(f"<{'abcdef'[position]}_{code}>")
+            np.testing.assert_allclose(rows[token], np.mean(parts, axis=0), rtol=1e-3, atol=1e-4)
+            np.testing.assert_array_equal(rows[token], head_of(model)[token].detach().numpy())
+    assert np.isfinite(rows).all()
+    if fitted.collisions == "suffix":  # what all codes leave over, averaged; the last position
+        left = reduced[:, -1] - fitted.quantizers[-1].partials(fitted.gist_codes(fitted.codes, 1))[-1]
+        mean = left[fitted.codes[:, -1] == 0].mean(axis=0, keepdims=True)
+        token = tokenizer.convert_tokens_to_ids("<e_0>")
+        np.testing.assert_allclose(rows[token], fitted.expand(mean, 1)[0], rtol=1e-3, atol=1e-4)
