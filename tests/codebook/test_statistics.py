@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from toolscaler.codebook import Codebook, codebook_statistics, plot_codebook_usage
-from toolscaler.codebook.statistics import gini_coefficient, perplexity
+from toolscaler.codebook.statistics import _nearest_neighbours, gini_coefficient, perplexity
 from toolscaler.errors import CodebookError, MissingDependencyError
 
 
@@ -104,3 +105,30 @@ def test_without_matplotlib_the_extra_is_named(codebook, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"toolscaler\[eval\]"):
         plot_codebook_usage(codebook, tmp_path / "usage.png")
+
+
+@pytest.mark.parametrize("wanted", [1, 4, 600])
+def test_neighbours_are_the_nearest_and_ties_go_by_row(wanted):
+    rng = np.random.default_rng(0)
+    data = rng.integers(3, size=(700, 2, 2)).astype(np.float32)  # 81 different rows: nearly everything is a tie
+    queries = np.sort(rng.choice(700, 32, replace=False))  # a power of two: their mean, and so all distances, are exact
+    found = _nearest_neighbours(data, queries, wanted)
+    flat = data.reshape(700, -1)
+    for query, row in zip(queries, found, strict=True):
+        distances = ((flat - flat[query]) ** 2).sum(axis=1)
+        distances[query] = np.inf
+        chosen = distances[row]
+        assert query not in row
+        assert chosen.tolist() == np.sort(distances)[:wanted].tolist()
+        for value in np.unique(chosen):
+            own = row[chosen == value]
+            assert own.tolist() == np.flatnonzero(distances == value)[: len(own)].tolist()
+
+
+def test_neighbours_of_many_tools_take_little_memory():
+    data = np.random.default_rng(0).normal(size=(20_000, 1, 8)).astype(np.float32)
+    tracemalloc.start()
+    _nearest_neighbours(data, np.arange(512), 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8_000_000  # all distances would be 41 MB

@@ -291,13 +291,27 @@ def _nearest_neighbours(
     """Exact nearest other rows of the query rows, (Q, wanted), nearest first; equal distances by row number."""
     centre = np.asarray(data[queries], dtype=np.float32).mean(axis=0, dtype=np.float64).astype(np.float32)
     goal = (np.asarray(data[queries], dtype=np.float32) - centre).reshape(len(queries), -1)
-    distances = np.empty((len(queries), len(data)), dtype=np.float32)
+    nearest = np.full((len(queries), wanted), np.inf, dtype=np.float32)
+    found = np.zeros((len(queries), wanted), dtype=np.intp)
     for start in range(0, len(data), _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, len(data))
-        block = (np.asarray(data[start:stop], dtype=np.float32) - centre).reshape(stop - start, -1)
+        block = (np.asarray(data[start : start + _BLOCK_ROWS], dtype=np.float32) - centre).reshape(-1, goal.shape[1])
         # The query's own norm is the same for all of its row and left out.
-        distances[:, start:stop] = np.einsum("nd,nd->n", block, block) - 2.0 * (goal @ block.T)
-    distances[np.arange(len(queries)), queries] = np.inf
-    best = np.argpartition(distances, wanted - 1, axis=1)[:, :wanted]
-    values = np.take_along_axis(distances, best, axis=1)
-    return np.take_along_axis(best, np.lexsort((best, values), axis=1), axis=1)
+        distances = np.einsum("nd,nd->n", block, block) - 2.0 * (goal @ block.T)
+        own = np.flatnonzero((queries >= start) & (queries < start + len(block)))
+        distances[own, queries[own] - start] = np.inf
+        # Only these blocks and the best so far are in memory: all distances would take Q times N numbers.
+        _keep_nearest(nearest, found, distances, start)
+    return found
+
+
+def _keep_nearest(
+    nearest: NDArray[np.float32], found: NDArray[np.intp], distances: NDArray[np.float32], start: int
+) -> None:
+    """Take the rows of a block, which begins at row ``start``, in among the nearest so far; both stay sorted."""
+    # A later row at the same distance comes behind the ones that are there.
+    better = distances < nearest[:, -1:]
+    for query in np.flatnonzero(better.any(axis=1)):
+        rows = np.flatnonzero(better[query])
+        values = np.concatenate([nearest[query], distances[query, rows]])
+        order = np.argsort(values, kind="stable")[: nearest.shape[1]]
+        nearest[query], found[query] = values[order], np.concatenate([found[query], rows + start])[order]
