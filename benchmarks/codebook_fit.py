@@ -14,6 +14,7 @@ threads; on a busy machine it says more than wall time.
     python benchmarks/codebook_fit.py --quick            # under a minute
     python benchmarks/codebook_fit.py --json out.json --markdown out.md
     python benchmarks/codebook_fit.py --million --threads 2     # 1,000,000 tools of 2 x 32 reduced dimensions
+    python -m benchmarks.codebook_fit --curve --embeddings RUN/embeddings    # the whole path, 10^3 to 10^6 tools
 
 `--million` fits, codes and makes unique a catalogue that is reduced already, with the mixture of each catalogue above
 drawn in 32 dimensions. `--joint` adds, for each catalogue, the jointly optimal reassignment and beam encoding.
@@ -412,6 +413,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--markdown", type=Path, help="write the table there")
     parser.add_argument("--million", action="store_true", help="only the large catalogue of reduced vectors")
     parser.add_argument("--tools", type=int, default=1_000_000, help="its size")
+    parser.add_argument("--curve", action="store_true", help="time and memory against the number of tools")
+    parser.add_argument("--embeddings", type=Path, help="real embeddings that the curve's are copies of")
+    parser.add_argument("--sizes", type=int, nargs="+", help="numbers of tools of the curve")
+    parser.add_argument("--output", type=Path, default=Path("runs/curve"), help="folder of the curve's results")
     parser.add_argument("--joint", action="store_true", help="also joint reassignment and beam encoding")
     hidden = argparse.SUPPRESS
     parser.add_argument(
@@ -428,6 +433,12 @@ def main(argv: list[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     if args.worker:
         args.result.write_text(json.dumps(work(args)), encoding="utf-8")
+        return
+    if args.curve:
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also when this file is run by its path
+        from benchmarks.codebook_curve import run_curve
+
+        run_curve(args)
         return
     result = measure_million(args) if args.million else measure(args)
     table = json.dumps(result, indent=2) + "\n" if args.million else markdown(result)
