@@ -152,6 +152,11 @@ class FrozenGuide:
             return embeds.sum() * 0.0, before.sum()
         with self._head(before, mentions, live):
             outputs = self.model(inputs_embeds=embeds, attention_mask=batch["trajectory_mask"], use_cache=False)
+        if len(outputs.logits) != len(targets):
+            raise TrainingError(
+                f"the tuned model: expected logits of {len(targets)} positions, got shape {tuple(outputs.logits.shape)}; "
+                "its forward was replaced (a trainer does that): save it and load it with from_pretrained"
+            )
         total = nn.functional.cross_entropy(outputs.logits.float(), targets, reduction="sum")
         return total, before.sum()
 
