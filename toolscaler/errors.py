@@ -235,6 +235,28 @@ class ArtifactError(ToolscalerError, OSError):
         super().__init__(message if path is None else f"{path}: {message}")
 
 
+class HubError(ToolscalerError, RuntimeError):
+    """A push to the Hub did not go through; nothing of it can be seen there.
+
+    Args:
+        message: What happened and what to do.
+        repo_id: The repository.
+        status: The HTTP status, where one came.
+    """
+
+    def __init__(self, message: str, *, repo_id: str, status: int | None = None) -> None:
+        self.message, self.repo_id, self.status = message, repo_id, status
+        super().__init__(f"{repo_id}: {message}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the arguments, not by the message."""
+        return _hub_error, (self.message, self.repo_id, self.status)
+
+
+def _hub_error(message: str, repo_id: str, status: int | None) -> HubError:
+    return HubError(message, repo_id=repo_id, status=status)
+
+
 class MissingDependencyError(ToolscalerError, ImportError):
     """An optional package is needed; the message names the extra that brings it."""
 

@@ -23,18 +23,38 @@ def load_model(
     """Load a causal LM and its tokenizer.
 
     Args:
-        name_or_path: Folder or Hub id that holds both.
+        name_or_path: Folder or Hub id that holds both. One with a manifest (``toolscaler.json``) is checked against it
+            first, and may be an adapter that names its base.
         device: Where to put the model; ``None``: CUDA where there is one, or what ``device_map`` says.
-        kwargs: Arguments of ``AutoModelForCausalLM.from_pretrained``.
+        kwargs: Arguments of ``AutoModelForCausalLM.from_pretrained``; with a manifest also ``verify``, ``base`` and
+            ``merge`` (:class:`toolscaler.hub.Artifact`).
 
     Raises:
-        ArtifactError: There is no tool index, or weights are missing, which transformers would draw at random.
+        ArtifactError: There is no tool index, or weights are missing, which transformers would draw at random; or a
+            file is not what the manifest says.
     """
+    from toolscaler.hub.artifact import load_artifact
+    from toolscaler.hub.resolve import find_artifact
+
+    where = {key: kwargs[key] for key in _WHERE if kwargs.get(key) is not None}
+    folder = find_artifact(name_or_path, {key: where[key] for key in where if key != "proxies"})
+    if folder is None:
+        model, tokenizer = _load_ordinary(name_or_path, where, kwargs)
+    else:
+        model, tokenizer = load_artifact(folder, kwargs)
+    if device is not None or kwargs.get("device_map") is None:
+        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model.eval(), tokenizer
+
+
+def _load_ordinary(
+    name_or_path: str | Path, where: dict[str, Any], kwargs: dict[str, Any]
+) -> tuple[Any, ToolscalerTokenizer]:
+    """Load a folder that ``save_pretrained`` wrote, without a manifest."""
     from transformers import AutoModelForCausalLM
 
     from toolscaler.tokenization import ToolscalerTokenizer
 
-    where = {key: kwargs[key] for key in _WHERE if kwargs.get(key) is not None}
     tokenizer = ToolscalerTokenizer.from_pretrained(str(name_or_path), **where)
     kwargs = {**kwargs, "output_loading_info": True}
     model, info = AutoModelForCausalLM.from_pretrained(str(name_or_path), **kwargs)
@@ -45,9 +65,7 @@ def load_model(
             "save the whole trained model with save_pretrained",
             path=str(name_or_path),
         )
-    if device is not None or kwargs.get("device_map") is None:
-        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return model.eval(), tokenizer
+    return model, tokenizer
 
 
 def check_model(model: Any, needed: int) -> None:

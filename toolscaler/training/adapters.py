@@ -46,6 +46,24 @@ def _name_of(model: PreTrainedModel, module: nn.Module) -> str:
     raise TrainingError(f"{type(module).__name__} is not a named module of {type(model).__name__}")
 
 
+def ready_for_trl(model: PeftModel) -> PeftModel:
+    """Let TRL's trainers take a model whose output head has trained rows.
+
+    2026-11: TRL 1.16 reads ``lm_head.bias``, which peft's ``TrainableTokensWrapper`` does not pass through; without
+    this the first training step ends in an ``AttributeError``. The one place for it: take it out when either changes.
+
+    Args:
+        model: A ``PeftModel``; its head gets the attribute ``bias`` that its own layer has, or ``None``.
+
+    Returns:
+        The model.
+    """
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.bias = getattr(head, "bias", None)
+    return model
+
+
 def with_adapter(
     model: PreTrainedModel,
     tokenizer: ToolscalerTokenizer,

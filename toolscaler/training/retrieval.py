@@ -23,7 +23,7 @@ from trl import SFTConfig, SFTTrainer
 
 from toolscaler.errors import ConfigError, TrainingError
 from toolscaler.tokenization.prompts import shorten_prompt
-from toolscaler.training.adapters import with_adapter
+from toolscaler.training.adapters import ready_for_trl, with_adapter
 
 if TYPE_CHECKING:
     from toolscaler.tokenization import ToolscalerTokenizer
@@ -292,9 +292,7 @@ def retrieval_trainer(
             target_modules=config.lora_target_modules,
         )
     if isinstance(model, PeftModel):
-        head = model.get_output_embeddings()
-        # 2026-11: TRL 1.16 reads lm_head.bias, which peft's TrainableTokensWrapper does not pass through.
-        head.bias = getattr(head, "bias", None)
+        ready_for_trl(model)
     config.dataset_kwargs = {**(config.dataset_kwargs or {}), "skip_prepare_dataset": True}
     config.remove_unused_columns = False
     return RetrievalTrainer(

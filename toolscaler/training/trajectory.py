@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 
 from toolscaler.data.protocol import AgentProtocol
 from toolscaler.errors import ConfigError, TrainingError
-from toolscaler.training.adapters import with_adapter
+from toolscaler.training.adapters import ready_for_trl, with_adapter
 from toolscaler.training.trajectory_data import IGNORE_INDEX, RowsReport, TrajectoryRows, Truncation, trajectory_rows
 
 if TYPE_CHECKING:
@@ -187,9 +187,7 @@ def trajectory_trainer(
             target_modules=config.lora_target_modules,
         )
     if isinstance(model, PeftModel):
-        head = model.get_output_embeddings()
-        # 2026-11: TRL 1.16 reads lm_head.bias, which peft's TrainableTokensWrapper does not pass through.
-        head.bias = getattr(head, "bias", None)
+        ready_for_trl(model)
     if not config.packing:  # rows are ready; packing is TRL's part of the preparation
         config.dataset_kwargs = {**(config.dataset_kwargs or {}), "skip_prepare_dataset": True}
     trainer = TrajectoryTrainer(
