@@ -122,10 +122,10 @@ EXPERIMENTS: dict[str, tuple[str, tuple[Variant, ...]]] = {
             Variant("suffix", {"collisions": "suffix"}),
             Variant("share", {"collisions": "share"}),
             # Fewer codes, so that there is something to keep apart.
-            Variant("K 8, reassign", {"num_centroids": 8}),
-            Variant("K 8, reassign, joint", {"num_centroids": 8, "reassignment": "joint"}),
-            Variant("K 8, suffix", {"num_centroids": 8, "collisions": "suffix"}),
-            Variant("K 8, share", {"num_centroids": 8, "collisions": "share"}),
+            Variant("K 4, reassign", {"num_centroids": 4}),
+            Variant("K 4, reassign, joint", {"num_centroids": 4, "reassignment": "joint"}),
+            Variant("K 4, suffix", {"num_centroids": 4, "collisions": "suffix"}),
+            Variant("K 4, share", {"num_centroids": 4, "collisions": "share"}),
         ),
     ),
     "readout": (
