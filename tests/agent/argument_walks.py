@@ -35,7 +35,18 @@ def _strings() -> st.SearchStrategy[dict]:
         lambda pair: {"type": "string", "minLength": pair[0], "maxLength": sum(pair)}
     )
     patterns = st.sampled_from(
-        [r"^[a-z]{1,4}$", r"\d", r"^\w+$", r"^\S+$", r"^[^\d]{2}$", r"^\D\W$", "^(é|ü)", r"^\d{3}-\d{2}$"]
+        [
+            r"^[a-z]{1,4}$",
+            r"\d",
+            r"^\w+$",
+            r"^\S+$",
+            r"^[^\d]{2}$",
+            r"^\D\W$",
+            "^(é|ü)",
+            r"^\d{3}-\d{2}$",
+            "é|ü",
+            "日.?本",
+        ]
     )
     formats = st.sampled_from(["date", "email", "uuid", "ipv4", "date-time", "made-up"])
     return (

@@ -69,20 +69,6 @@ def test_random_walks_are_valid(tokenizer, schema, seed, sharpness) -> None:
     json.dumps(value, allow_nan=False).encode()
 
 
-def test_a_pattern_that_no_short_way_was_found_for(tokenizer) -> None:
-    """A known limit: the way is searched greedily. It is said, never guessed, and the model itself can still go on."""
-    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "é|ü"}}, "required": ["a"]}
-    matcher = ArgumentGrammar(tokenizer, schema).matcher()
-    for token in tokenizer('{"a": "plain', add_special_tokens=False)["input_ids"]:
-        matcher.accept(token)
-    before = matcher.text
-    assert matcher.closing_tokens(200) is None
-    assert matcher.text == before
-    for token in tokenizer('é"}', add_special_tokens=False)["input_ids"]:
-        matcher.accept(token)
-    assert matcher.complete
-
-
 LEAVES = (
     ({"type": "integer", "minimum": -50, "maximum": 5000}, st.integers(-50, 5000)),
     ({"type": "number", "minimum": -3, "maximum": 2.5}, st.integers(-300, 250).map(lambda n: n / 100)),

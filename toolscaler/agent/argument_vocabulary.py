@@ -101,6 +101,52 @@ class ArgumentVocabulary:
             )
         return outside, inside, kinds
 
+    @cached_property
+    def _spellings(self) -> tuple[dict[bytes, int], int]:
+        """Which token writes which bytes, and the longest of these; tokens that stand in no value are left out."""
+        found: dict[bytes, int] = {}
+        for token in np.flatnonzero(~self.forbidden).tolist():
+            text = self.engine_tokenizer.decode_bytes([token])
+            if text:
+                found.setdefault(text, token)
+        return found, max(map(len, found), default=0)
+
+    @cached_property
+    def any_character(self) -> str:
+        """Any character that the vocabulary can write inside of a JSON text, as a regular expression."""
+        if all(self.spell(bytes([byte])) for byte in (*range(0x20, 0xC0), *range(0xC2, 0xF5))):
+            return "(?s:.)"
+        texts = (text.decode("utf-8", "ignore") for text in self._spellings[0])
+        codes = sorted({ord(char) for text in texts for char in text if self.spell(char.encode())})
+        ranges: list[list[int]] = []
+        for code in codes:
+            if ranges and code == ranges[-1][1] + 1:
+                ranges[-1][1] = code
+            else:
+                ranges.append([code, code])
+        return "[" + "".join(f"\\u{{{low:x}}}-\\u{{{high:x}}}" for low, high in ranges) + "]"
+
+    def spell(self, text: bytes) -> list[int] | None:
+        """Give the fewest tokens that write some bytes; ``None`` where no tokens do."""
+        tokens, longest = self._spellings
+        best: list[tuple[int, int] | None] = [(0, 0)]  # for each end: how many tokens, and where the last one begins
+        for end in range(1, len(text) + 1):
+            ways = (
+                (before[0] + 1, start)
+                for start in range(max(0, end - longest), end)
+                if (before := best[start]) is not None and text[start:end] in tokens
+            )
+            best.append(min(ways, default=None))
+        if best[-1] is None:
+            return None
+        found: list[int] = []
+        end = len(text)
+        while end:
+            start = best[end][1]  # type: ignore[index]
+            found.append(tokens[text[start:end]])
+            end = start
+        return found[::-1]
+
 
 def _without_added_texts(tokenizer_json: str) -> str:
     """Give every added token another text, one that nobody can know, and mark it as special.

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from toolscaler.agent.argument_closing import TextClosing
 from toolscaler.agent.argument_schema import ArgumentLimits, SchemaBuilder, TooManyNodes
 from toolscaler.agent.argument_size import largest_growth
 from toolscaler.agent.argument_text import ArgumentError, parse_arguments, tool_document
@@ -84,6 +85,8 @@ class ArgumentGrammar:
         self.document = tool_document(schema, self._check_limits)
         self._checker = ArgumentChecker(self.document, self._check_limits)
         self._lock = threading.Lock()
+        self._closing: TextClosing | None = None
+        self._bytes: Any = None
         self._compile(_plain_schema(self.document, self._check_limits))
         if self.level != LEVELS[0]:
             logger.warning(
@@ -124,7 +127,7 @@ class ArgumentGrammar:
         """Compile a schema and take the first step; give the problem, or the matcher."""
         matchers = engine().LLMatcher
         try:
-            grammar = matchers.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS)
+            grammar = _engine_grammar(schema)
         except (ValueError, RecursionError) as error:
             return str(error), None
         matcher = matchers(self.vocabulary.engine_tokenizer, grammar, log_level=0)
@@ -134,6 +137,23 @@ class ArgumentGrammar:
         if not first.any() or matcher.is_error():
             return "Unsatisfiable: nothing can be written", None
         return "", matcher
+
+    @property
+    def closing(self) -> TextClosing:
+        """What finds the ends of texts; made at first use."""
+        with self._lock:
+            if self._closing is None:
+                self._closing = TextClosing(self.engine_schema, self.vocabulary)
+            return self._closing
+
+    def byte_matcher(self) -> Any:
+        """Give the engine's matcher of single bytes, at the beginning: what a vocabulary cannot say, it can."""
+        with self._lock:
+            if self._bytes is None:
+                llguidance = engine()
+                grammar = _engine_grammar(self.engine_schema)
+                self._bytes = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), grammar, log_level=0)
+            return self._bytes.deep_copy()
 
     def matcher(self) -> ArgumentMatcher:
         """Give a matcher that stands at the beginning."""
@@ -147,6 +167,11 @@ class ArgumentGrammar:
             ArgumentError: The text is incomplete, or does not fit what :attr:`weakened` names.
         """
         return parse_arguments(text, self.document, limits=self._check_limits, checker=self._checker, single_keys=False)
+
+
+def _engine_grammar(schema: Mapping[str, Any]) -> str:
+    grammar: str = engine().LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_OPTIONS)
+    return grammar
 
 
 def _plain_schema(document: ToolDocument, limits: ExecutorLimits) -> dict[str, Any]:
@@ -267,9 +292,10 @@ class ArgumentMatcher:
             limit: Most tokens.
 
         Returns:
-            Tokens after which the arguments are whole (end token not counted), or ``None`` where none were found: the
-            way is searched greedily, and a pattern may still ask for letters that it does not think of (``é`` anywhere
-            in a text).
+            Tokens after which the arguments are whole (end token not counted), or ``None`` where none were found. The
+            shortest end of an open text is found exactly, but for what
+            :meth:`~toolscaler.agent.argument_closing.TextClosing.end` names; outside of texts whatever closes most
+            comes first.
         """
         vocabulary, way = self.grammar.vocabulary, self._engine.deep_copy()
         read = vocabulary.engine_tokenizer.decode_bytes
@@ -281,12 +307,31 @@ class ArgumentMatcher:
                 return None
             forced = way.compute_ff_tokens()[: limit - len(found)]
             if vocabulary.forbidden[forced].any() or way.try_consume_tokens(forced) != len(forced) or not forced:
-                forced = self._closest(way, in_text(written), used)
-                if not forced or way.try_consume_tokens(forced) != 1:
-                    return None
+                inside = in_text(written)
+                forced = self._text_end(way, written) if inside else []
+                if not forced:
+                    forced = self._closest(way, inside, used)
+                    if not forced or way.try_consume_tokens(forced) != 1:
+                        return None
             found += forced
             written += read(forced)
-        return found
+        return found if len(found) <= limit else None
+
+    def _text_end(self, way: Any, written: bytes) -> list[int]:
+        """Close the open text, in as few characters as the grammar allows; give the tokens, none where that fails."""
+        state = self.grammar.byte_matcher()
+        if state.try_consume_tokens(list(written)) != len(written):
+            return []
+        end = self.grammar.closing.end(written, lambda data: state.validate_tokens(list(data)) == len(data))
+        tokens = self.grammar.vocabulary.spell(end) if end is not None else None
+        if not tokens:
+            return []
+        taken = int(way.try_consume_tokens(tokens))
+        if taken < len(tokens):  # the engine reads tokens in another way than bytes: not seen, but never believed
+            if taken:
+                way.rollback(taken)
+            return []
+        return tokens
 
     def _closest(self, way: Any, inside_text: bool, used: np.ndarray) -> list[int]:
         vocabulary = self.grammar.vocabulary

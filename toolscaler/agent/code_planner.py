@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Tokens in which arguments that became too long must come to an end.
-_CLOSING_TOKENS = 256
+_CLOSING_TOKENS = 1024
 
 #: What a planner does where no tool is likely enough: say so, or ask which of the likeliest is meant.
 Abstention = Literal["say", "ask"]
@@ -440,9 +440,15 @@ class Writer:
         ids, shown = list(written), ""
         while not matcher.complete:
             if len(ids) - len(written) >= planner.max_argument_tokens:
-                self._close(matcher)
+                endless = self._close(matcher)
+                if endless is not None:
+                    return "{}", {}, endless
                 break
-            token = planner.choose(self.read(ids), torch.from_numpy(matcher.allowed()))
+            try:
+                allowed = torch.from_numpy(matcher.allowed())
+            except DecodingError as error:  # this schema asks for what the tokenizer cannot write
+                return "{}", {}, ArgumentError("invalid_schema", f"{document.id!r} cannot be called: {error}")
+            token = planner.choose(self.read(ids), allowed)
             self.count()
             matcher.accept(token)
             ids.append(token)
@@ -455,14 +461,16 @@ class Writer:
         except ArgumentError as error:
             return text, {}, error
 
-    def _close(self, matcher: ArgumentMatcher) -> None:
-        """End arguments that became too long in as few tokens as the schema allows."""
+    def _close(self, matcher: ArgumentMatcher) -> ArgumentError | None:
+        """End arguments that became too long in as few tokens as the schema allows; say so where that is too many."""
         closing = matcher.closing_tokens(_CLOSING_TOKENS)
         if closing is None:
-            raise Spent
+            spent = f"{len(matcher.tokens)} tokens were written, and {_CLOSING_TOKENS} more do not end them"
+            return ArgumentError("too_large", f"the arguments are too long: {spent}; give fewer or shorter values")
         for token in closing:
             matcher.accept(token)
             self.tokens += 1
+        return None
 
     def goes_on(self, written: list[int]) -> bool:
         """Say whether the model wants a further call in this step rather than the end of its turn."""
