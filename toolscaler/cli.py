@@ -25,6 +25,8 @@ _SCRIPTS = {
     "vocabulary": ("toolscaler.scripts.vocabulary", "add the codes to a base model and its tokenizer"),
     "retrieval": ("toolscaler.scripts.retrieval", "train a model to write the code of a fitting tool"),
     "trajectory": ("toolscaler.scripts.trajectory", "train a model to call tools and answer"),
+    "push": ("toolscaler.scripts.push", "publish a run's model with all that belongs to it on the Hub"),
+    "refine": ("toolscaler.scripts.refine", "give a tuned model new codes that its usage has shaped"),
 }
 
 
@@ -41,7 +43,8 @@ def _run(arguments: argparse.Namespace) -> None:
     from toolscaler.pipeline import RunConfig, run_pipeline
 
     overrides = dict(arguments.set or [])
-    for key, value in (("output_dir", arguments.output_dir), ("base.model", arguments.model)):
+    given = (arguments.output_dir, arguments.model, arguments.rounds)
+    for key, value in zip(("output_dir", "base.model", "rounds.count"), given, strict=True):
         if value is not None:
             overrides[key] = value
     config = RunConfig.from_file(arguments.config, overrides)
@@ -52,6 +55,8 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.until is None and arguments.only is None and table.exists():
         print(f"\n{table.read_text(encoding='utf-8')}")
         _show_tools(folder)
+        if config.rounds.count > 1:
+            print(f"\nrounds:\n{(folder / 'rounds.md').read_text(encoding='utf-8')}")
     print(f"\nresults: {folder}")
 
 
@@ -157,6 +162,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--config", default="starter", help="YAML file, or a recipe's name (default: starter)")
     run.add_argument("--output_dir", help="run folder")
     run.add_argument("--model", help="base model: a Hub id, a folder, or scratch")
+    run.add_argument("--rounds", type=int, help="rounds of the pipeline; the later ones are post-guided (paper: 2)")
     run.add_argument("--set", action="append", type=_override, metavar="KEY=VALUE", help="change one key of the config")
     run.add_argument("--until", metavar="STAGE", help="stop after this stage")
     run.add_argument("--only", metavar="STAGE", help="run this stage alone")

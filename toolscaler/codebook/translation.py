@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolscaler._files import read_json, write_json
+from toolscaler._optional import require
 from toolscaler.codebook.checks import check_codes, check_tool_ids
 from toolscaler.errors import ArtifactError, CodebookError
 
@@ -97,7 +98,7 @@ class CodeTranslation:
         The numbers of a fit's clusters mean nothing. Here the new codes of every position are first renamed one to one
         so that as many tools as possible keep their code there; what still differs has moved to another cluster.
         """
-        from scipy.optimize import linear_sum_assignment
+        optimize = require("scipy.optimize", extra="train", purpose="matching the codes of two codebooks")
 
         if self.old_codes.shape[1] != self.new_codes.shape[1]:
             return np.ones(len(self), dtype=bool)
@@ -107,7 +108,7 @@ class CodeTranslation:
             together = np.zeros((new_size, old_size), dtype=np.int64)
             np.add.at(together, (new, old), 1)
             name = np.full(new_size, -1)
-            rows, columns = linear_sum_assignment(together, maximize=True)
+            rows, columns = optimize.linear_sum_assignment(together, maximize=True)
             name[rows] = columns
             moved |= name[new] != old
         return moved

@@ -191,6 +191,25 @@ class TrajectorySection:
 
 
 @dataclass
+class RoundsSection:
+    """Rounds of the whole pipeline (paper section 4.2, post-guided training).
+
+    Attributes:
+        count: Rounds, the first one among them (the paper's T is 2). 1 stops after it: the ablation "w/o post-guided".
+        start_from: What the compressor of a later round is made of: the ``base`` as it came, the ``tuned`` model that
+            the round before ended with, or the ``compressor`` of the round before, which then goes on.
+        queries: When labelled queries guide as trajectories of one step: ``auto`` (where there are no trajectories),
+            ``always`` or ``never``.
+        trainer: Fields of :class:`toolscaler.training.PostGuidedConfig` that differ from ``compression.trainer``.
+    """
+
+    count: int = 1
+    start_from: Literal["base", "tuned", "compressor"] = "base"
+    queries: Literal["auto", "always", "never"] = "auto"
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class AgentSection:
     """The agent stage: held-out tasks, really worked on. Only the starter catalogue has such tasks.
 
@@ -239,6 +258,7 @@ class RunConfig:
         output_dir: The run folder.
         seed: Seed of the trained stages.
         data, base, compression, codebook, embedding, retrieval, evaluation, trajectory, agent: The stages' sections.
+        rounds: How often, and what the later rounds do otherwise.
     """
 
     output_dir: str = "runs/run"
@@ -252,6 +272,7 @@ class RunConfig:
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
     trajectory: TrajectorySection = field(default_factory=TrajectorySection)
     agent: AgentSection = field(default_factory=AgentSection)
+    rounds: RoundsSection = field(default_factory=RoundsSection)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the settings as plain data."""

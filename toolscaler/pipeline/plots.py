@@ -31,6 +31,16 @@ def report_stage(run: Run) -> dict[str, Any]:
         ArtifactError: A file of an earlier stage is missing or damaged.
         MissingDependencyError: matplotlib or scikit-learn is not installed.
     """
+    with atomic_folder(run.folder / "plots") as folder:
+        return {"plots": draw_run(run, folder)}
+
+
+def draw_run(run: Run, folder: Path) -> list[str]:
+    """Draw losses, the map of tools and the metrics of a run, or of one round of it, into a folder.
+
+    Returns:
+        The file names.
+    """
     histories = {
         title: read_json(run.folder / stage / "history.json")
         for title, stage in (("compression", "compression"), ("retrieval", "retrieval"))
@@ -38,11 +48,10 @@ def report_stage(run: Run) -> dict[str, Any]:
     metrics = read_json(run.folder / "evaluation" / "metrics.json")
     embeddings = run.load_embeddings()
     codes = np.asarray(run.load_codebook().codes)
-    with atomic_folder(run.folder / "plots") as folder:
-        plot_losses(histories, folder / "loss.png")
-        plot_map(embeddings, codes[:, 0], folder / "map.png")
-        plot_metrics(metrics, folder / "metrics.png")
-    return {"plots": ["loss.png", "map.png", "metrics.png"]}
+    plot_losses(histories, folder / "loss.png")
+    plot_map(embeddings, codes[:, 0], folder / "map.png")
+    plot_metrics(metrics, folder / "metrics.png")
+    return ["loss.png", "map.png", "metrics.png"]
 
 
 def plot_losses(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:

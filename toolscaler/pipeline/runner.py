@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from toolscaler.pipeline.config import RunConfig
 from toolscaler.pipeline.evaluation import evaluate_stage
 from toolscaler.pipeline.manifest import Manifest, fingerprint
 from toolscaler.pipeline.plots import report_stage
+from toolscaler.pipeline.rounds import round_stages
 from toolscaler.pipeline.stages import Run
 from toolscaler.pipeline.trajectories import agent_stage, trajectory_stage
 
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 Stage = Callable[[Run], dict[str, Any]]
 
 # Stage -> what it does, which sections of the config it reads, and the folders that it fills.
-_STAGES: dict[str, tuple[Stage, tuple[str, ...], tuple[str, ...]]] = {
+_STAGES: dict[str, tuple[Stage, Sequence[str], Sequence[str]]] = {
     "data": (stages.data_stage, ("data",), ("data",)),
     "base": (stages.base_stage, ("base", "seed"), ("base",)),
     "compress": (stages.compress_stage, ("compression", "seed"), ("compression",)),
@@ -40,8 +41,13 @@ _STAGES: dict[str, tuple[Stage, tuple[str, ...], tuple[str, ...]]] = {
     "report": (report_stage, (), ("plots",)),
 }
 
-#: Stage names, in order.
+#: Stage names of the first round, in order; later rounds follow with names such as ``round-1/compress``.
 STAGES: tuple[str, ...] = tuple(_STAGES)
+
+
+def stage_table(config: RunConfig) -> dict[str, tuple[Stage, Sequence[str], Sequence[str]]]:
+    """Give the stages of a run in order: name -> work, sections of the config, folders."""
+    return {**_STAGES, **round_stages(config.rounds.count)}
 
 
 def run_pipeline(
@@ -71,10 +77,11 @@ def run_pipeline(
         ConfigError: A stage name is unknown, or a stage was done here with other settings.
         TrainingError: ``only`` names a stage whose predecessors are not done, or another process uses the folder.
     """
-    for key, value in (("until", until), ("only", only), ("redo", redo)):
-        if value is not None and value not in STAGES:
-            raise ConfigError(key, value, f"one of {', '.join(STAGES)}")
     stages.check_settings(config)
+    names = tuple(stage_table(config))
+    for key, value in (("until", until), ("only", only), ("redo", redo)):
+        if value is not None and value not in names:
+            raise ConfigError(key, value, f"one of {', '.join(names)}")
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -90,13 +97,13 @@ def _run(
     redo: str | None,
     on_stage: Callable[[str, str, dict[str, Any]], None],
 ) -> Path:
-    manifest, run = Manifest(folder), Run(config, folder)
+    manifest, run, table = Manifest(folder), Run(config, folder), stage_table(config)
     if redo is not None:
-        _forget(manifest, folder, STAGES[STAGES.index(redo) :])
+        _forget(manifest, folder, table, redo)
     marks = stage_fingerprints(config)
     done = {name: manifest.is_done(name, mark) for name, mark in marks.items()}  # refuses other settings early
     config.write(folder / "config.yaml")
-    for name, (work, _, _) in _STAGES.items():
+    for name, (work, _, _) in table.items():
         if done[name]:
             on_stage(name, "skipped", manifest.summary(name))
         elif only is not None and only != name:
@@ -113,26 +120,35 @@ def _run(
 
 
 def stage_fingerprints(config: RunConfig) -> dict[str, str]:
-    """Give each stage's fingerprint: over the sections that it and the stages before it read."""
+    """Give each stage's fingerprint: over the sections that it and the stages before it read.
+
+    How many rounds there are is in none: a run may get one round more.
+    """
     settings, mark, marks = config.to_dict(), "", {}
-    for name, (_, sections, _) in _STAGES.items():
+    settings["rounds"].pop("count")
+    for name, (_, sections, _) in stage_table(config).items():
         mark = fingerprint(mark, {section: settings[section] for section in sections})
         marks[name] = mark
     return marks
 
 
-def _forget(manifest: Manifest, folder: Path, names: tuple[str, ...]) -> None:
+def _forget(
+    manifest: Manifest, folder: Path, table: dict[str, tuple[Stage, Sequence[str], Sequence[str]]], redo: str
+) -> None:
     """Drop stages and their files; the records go first, so that a kill in between leaves no record without files."""
-    manifest.forget(list(names))
+    order = list(table)
+    # Rounds that an earlier run had and this one has not come after everything.
+    names = order[order.index(redo) :] + [name for name in manifest.data["stages"] if name not in table]
+    manifest.forget(names)
     for name in names:
-        for child in _STAGES[name][2]:
+        for child in table[name][2] if name in table else (name.partition("/")[0],):
             shutil.rmtree(folder / child, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:
     """Delete what a killed process left under temporary names; the lock says that nobody is writing them."""
-    for pattern in (".*.tmp", ".*.old", "*/.*.tmp", "*/.*.old"):
-        for leftover in folder.glob(pattern):
+    for pattern in (".*.tmp", ".*.old"):
+        for leftover in [*folder.glob(pattern), *folder.glob(f"*/{pattern}"), *folder.glob(f"round-*/*/{pattern}")]:
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:

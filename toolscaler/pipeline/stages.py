@@ -121,6 +121,7 @@ def check_settings(config: RunConfig) -> None:
         ConfigError: See :func:`trainer_settings`.
     """
     from toolscaler.codebook.quantizers import check_quantizer_options
+    from toolscaler.pipeline.rounds import check_round_settings
     from toolscaler.pipeline.trajectories import check_agent_settings
     from toolscaler.training.compression import CompressionConfig
     from toolscaler.training.retrieval import RetrievalConfig
@@ -134,6 +135,7 @@ def check_settings(config: RunConfig) -> None:
     trainer_settings(RetrievalConfig, config.retrieval.trainer, "retrieval.trainer", output_dir=config.output_dir)
     build_section(ScratchConfig, config.base.scratch, "base.scratch")
     check_agent_settings(config)
+    check_round_settings(config)
 
 
 def data_stage(run: Run) -> dict[str, Any]:
