@@ -14,11 +14,12 @@ from toolscaler.agent.agent import ToolAgent
 from toolscaler.agent.code_planner import CodePlanner
 from toolscaler.agent.config import AgentConfig
 from toolscaler.agent.executors import PythonExecutor
-from toolscaler.agent.planning import PlanRequest
+from toolscaler.agent.free_planner import FreePlanner
+from toolscaler.agent.planning import REFUSED_FINISH, PlanRequest
 from toolscaler.agent.policy import ToolPolicy
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.protocol import AgentProtocol, action_turn, documentation_turn, input_turn, trajectory_turns
-from toolscaler.data.trajectories import FINISH_TOOL, Trajectory, TrajectoryMessage, finish_document
+from toolscaler.data.trajectories import FINISH_TOOL, ToolCall, Trajectory, TrajectoryMessage, finish_document
 from toolscaler.embedding import initialize_code_embeddings
 from toolscaler.errors import ConfigError, DecodingError, EmptyCatalogueError
 from toolscaler.tokenization import ToolscalerTokenizer
@@ -332,3 +333,53 @@ def test_actions_and_inputs_of_the_protocol():
     assert turn.text == "Thought: Go.\nAction:<a_1>"
     assert input_turn("{}").text == "Action Input:{}"
     assert documentation_turn(None).role == "tool"
+
+
+def test_arguments_without_an_end_are_feedback(make, executor):
+    """A schema whose shortest arguments are longer than what is left for closing them: the call fails, not the run."""
+    schema = {
+        "type": "object",
+        "properties": {"items": {"type": "array", "items": {"enum": ["aäöü"]}, "minItems": 400, "maxItems": 500}},
+        "required": ["items"],
+    }
+    tool = ToolDocument("count", "Count.", parameters=schema)
+    planner = make(0, max_argument_tokens=8)
+    request = PlanRequest(
+        (TrajectoryMessage("user", "Count!"),), ("count",), {"count": tool, FINISH_TOOL: finish_document()}
+    )
+    plan, _ = planned(planner, request)
+    (call,) = plan.calls
+    assert (plan.kind, call.tool, dict(call.arguments), call.error_type) == ("calls", "count", {}, "too_large")
+    assert "do not end them" in call.error
+
+
+def test_a_refused_finish_is_shown_as_the_call_that_it_was(make, executor):
+    """The model reads its own code of Finish, its arguments and the error."""
+    planner = make(1)
+    wrong = ToolCall(REFUSED_FINISH, {"return_type": "done"}, "1")
+    messages = (
+        TrajectoryMessage("user", "How long?"),
+        TrajectoryMessage("assistant", "I know.", (wrong,)),
+        TrajectoryMessage("tool", "expected final_answer", (), "1", True),
+    )
+    documents = documents_of(executor)
+    turns = planner._turns(PlanRequest(messages, tuple(documents), documents))
+    text = "".join(segment.text for turn in turns for segment in turn.segments)
+    assert planner.tokenizer.tool_code_text(FINISH_TOOL) in text
+    assert '{"return_type": "done"}' in text
+    assert "<error>\nexpected final_answer\n</error>" in text
+    plan, _ = planned(planner, PlanRequest(messages, tuple(documents), documents, max_tokens=500))
+    assert plan.kind == "calls"
+
+
+def test_free_decoding_reads_what_is_wrong_with_its_finish(make, executor):
+    model = make(2)
+
+    class BadFinish(FreePlanner):
+        def _rank(self, writer, written, trie):
+            return [(FINISH_TOOL, 0.0)]
+
+    planner = BadFinish(model.model, model.tokenizer, max_thought_tokens=2, max_argument_tokens=3)
+    run = ToolAgent(planner, executor, config=AgentConfig(max_steps=3)).run("x")
+    assert run.outcome == "steps"
+    assert [call.result.error_type for call in run.calls] == ["invalid_arguments"] * 3

@@ -34,6 +34,11 @@ def engine() -> Any:
 class ArgumentVocabulary:
     """What the engine knows of a tokenizer. Get one with :meth:`of`, which keeps it for the tokenizer's life.
 
+    A token must stand for the same bytes wherever it is. So it is in byte-level tokenizers and in those of
+    sentencepiece's kind; WordPiece and WordLevel put spaces between their tokens that no token holds, and cannot write
+    JSON letter by letter. A vocabulary without single bytes (Unigram without byte fallback) leaves out what it cannot
+    write; a schema that asks for such a character cannot be filled.
+
     Args:
         tokenizer: A fast tokenizer.
 
@@ -60,7 +65,8 @@ class ArgumentVocabulary:
             self.engine_tokenizer = llguidance.LLTokenizer(text, n_vocab=self.size, eos_token=tokenizer.eos_token_id)
         except (AttributeError, TypeError, ValueError) as error:
             raise DecodingError(
-                f"tokenizer: expected a fast byte-level tokenizer, got {type(tokenizer).__name__}: {error}"
+                "tokenizer: expected a fast byte-level one, or one of sentencepiece's kind (Unigram, BPE with byte "
+                f"fallback), whose tokens are pieces of text; got {_kind(tokenizer)}: {error!s:.200}"
             ) from error
         self.forbidden = np.ones(self.size, dtype=bool)
         self.forbidden[sorted(ids)] = False
@@ -164,12 +170,25 @@ def _without_added_texts(tokenizer_json: str) -> str:
         data["model"]["vocab"] = {names.get(text, text): number for text, number in vocabulary.items()}
     elif isinstance(vocabulary, list):
         data["model"]["vocab"] = [[names.get(text, text), score] for text, score in vocabulary]
+    if (data.get("decoder") or {}).get("type") == "Metaspace":  # the engine knows the same rule under other names
+        mark = data["decoder"].get("replacement", "\u2581")
+        replace = {"type": "Replace", "pattern": {"String": mark}, "content": " "}
+        data["decoder"] = {"type": "Sequence", "decoders": [replace, {"type": "ByteFallback"}, {"type": "Fuse"}]}
     # Where a text is forced the engine encodes it: that must give this text, no space before it and no other case.
     for key in ("truncation", "padding", "post_processor"):
         data[key] = None
     data["normalizer"] = _replacing_only(data.get("normalizer"))
     _without_prefix_space(data.get("pre_tokenizer"))
     return json.dumps(data)
+
+
+def _kind(tokenizer: Any) -> str:
+    """Name a tokenizer's model and decoder."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return type(tokenizer).__name__
+    data = json.loads(backend.to_str())
+    return f"{data['model'].get('type')} with the decoder {(data.get('decoder') or {}).get('type')}"
 
 
 def _replacing_only(normalizer: Any) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from toolscaler.agent.argument_text import ArgumentError
+from toolscaler.agent.argument_vocabulary import ArgumentVocabulary
 from toolscaler.agent.arguments import ArgumentGrammars
 from toolscaler.agent.planning import REFUSED_FINISH, Plan, PlannedCall, Planner, PlanRequest, TextDelta
 from toolscaler.agent.text_model import ReadText, TextModel
@@ -78,7 +79,8 @@ class CodePlanner(Planner):
         abstain_with: What is said then.
 
     Raises:
-        DecodingError: The model has no rows for the code tokens, or is no decoder-only model.
+        DecodingError: The model has no rows for the code tokens, is no decoder-only model, or has a tokenizer that
+            cannot write JSON letter by letter (WordPiece).
         EmptyCatalogueError: The tokenizer has no codes for Finish.
         ConfigError: A setting is out of range.
         TokenizationError: The chat template cannot be used.
@@ -128,6 +130,7 @@ class CodePlanner(Planner):
         self._text = TextModel(model)
         self._engine = SearchEngine(model)
         self.grammars = ArgumentGrammars(tokenizer)
+        self._check_tokenizer()
         self._random = torch.Generator().manual_seed(seed)
         self._trie: tuple[ToolIndex, CodeTrie] | None = None
         self.room = longest_input(model, 1)
@@ -158,6 +161,10 @@ class CodePlanner(Planner):
         if own.get("protocol") is None and (folder / PROTOCOL_FILE).is_file():
             own["protocol"] = AgentProtocol.load(folder)
         return cls(model, tokenizer, **own)
+
+    def _check_tokenizer(self) -> None:
+        """Refuse a tokenizer under which no arguments can be constrained, before any call needs them."""
+        ArgumentVocabulary.of(self.tokenizer)
 
     # Planning
 

@@ -22,6 +22,9 @@ class FreePlanner(CodePlanner):
     of that runs; here it is only counted. For baselines, not for use.
     """
 
+    def _check_tokenizer(self) -> None:
+        """Take any tokenizer: nothing is constrained."""
+
     def plan(self, request: PlanRequest) -> Generator[TextDelta, None, Plan]:
         """Propose a step; see :meth:`CodePlanner.plan`. A code that names no allowed tool is a call of ``?CODE``."""
         try:
