@@ -4,12 +4,14 @@
     python -m benchmarks.codebook_fit --curve --embeddings RUN/embeddings --output runs/curve
 
 Embeddings are noisy copies of the real ones in ``--embeddings`` (a folder of the encode stage; without it, of a small
-mixture): a copy is a real tool moved by a share of the difference of two of its real neighbours, so that clusters keep
-their place and their shape; 8 % are near and 0.4 % exact copies of another copy. They are written to a memory map and
-read from it. Each size runs in a process of its own: fit (PCA, residual k-means, unique codes), then its parts again
-one by one, the first rows of the code tokens, statistics, saving, loading, and codes for 1,000 more tools. Memory is
-what the process owns (RssAnon, looked at every 10 ms, so a shorter peak is missed); pages of the memory map, which the
-system may take back at any time, are not in it.
+mixture): a copy is a real tool moved by shares of the differences of its real neighbours, so that clusters keep their
+place and their shape. With ``--structure growing`` a fifth as many centres as tools are made that way, and tools
+around them; with ``fixed`` tools crowd around the real ones, which no quantiser of a fixed size can tell apart for
+long. 8 % are near and 0.4 % exact copies of another copy. They are written to a memory map and read from it. Each size
+runs in a process of its own: fit (PCA, residual k-means, unique codes), then its parts again one by one, the first rows
+of the code tokens, statistics, saving, loading, and codes for 1,000 more tools. Memory is what the process owns
+(RssAnon, looked at every 10 ms, so a shorter peak is missed); pages of the memory map, which the system may take back
+at any time, are not in it.
 """
 
 from __future__ import annotations
@@ -31,29 +33,50 @@ import numpy as np
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 QUICK = (1_000, 3_000)
-NEAR, EXACT, SHARE, NEIGHBOURS, ADDED = 0.08, 0.004, 0.7, 8, 1_000
+NEAR, EXACT, NEIGHBOURS, ADDED, BLOCK = 0.08, 0.004, 8, 1_000, 16_384
 
 
-def write_copies(real: np.ndarray, tools: int, path: Path, seed: int = 0) -> None:
+class _Moves:
+    """Real tools (M, V·D), and how they may be moved: by differences of their nearest real neighbours."""
+
+    def __init__(self, real: np.ndarray) -> None:
+        self.flat = real.reshape(len(real), -1).astype(np.float32)
+        squares = (self.flat.astype(np.float64) ** 2).sum(axis=1)
+        distances = squares[:, None] - 2 * self.flat.astype(np.float64) @ self.flat.T + squares
+        self.near = np.argsort(distances, axis=1)[:, 1 : NEIGHBOURS + 1]
+        between = np.maximum(np.take_along_axis(distances, self.near, axis=1), 0)
+        self.spread = float(np.sqrt(np.median(between) / self.flat.shape[1]))
+
+    def draw(self, origin: np.ndarray, count: int, share: float, rng: np.random.Generator) -> np.ndarray:
+        """Sums of ``count`` differences, float32 (B, V·D), for tools near the real ones of these numbers (B,)."""
+        moved = np.zeros((len(origin), self.flat.shape[1]), dtype=np.float32)
+        for _ in range(count):
+            one, two = (self.near[origin, rng.integers(self.near.shape[1], size=len(origin))] for _ in range(2))
+            amount = share * rng.standard_normal((len(origin), 1), dtype=np.float32)
+            moved += amount * (self.flat[one] - self.flat[two])
+        return moved
+
+
+def write_copies(real: np.ndarray, tools: int, path: Path, *, growing: bool = True, seed: int = 0) -> None:
     """Write float32 (tools + 1,000, V, D): noisy copies of (M, V, D), block by block."""
     rng = np.random.default_rng(seed)
-    flat = real.reshape(len(real), -1).astype(np.float64)
-    squares = (flat**2).sum(axis=1)
-    distances = squares[:, None] - 2 * flat @ flat.T + squares
-    near = np.argsort(distances, axis=1)[:, 1 : NEIGHBOURS + 1]
-    spread = float(np.sqrt(np.median(np.take_along_axis(distances, near, axis=1)) / flat.shape[1]))
-    total = tools + ADDED
+    moves, total = _Moves(real), tools + ADDED
+    origins = rng.integers(len(real), size=max(total // 5, 1)) if growing else np.arange(len(real))
+    centres = moves.flat[origins]
+    if growing:
+        for start in range(0, len(centres), BLOCK):
+            rows = slice(start, start + BLOCK)
+            centres[rows] += moves.draw(origins[rows], 4, 0.5, rng)
     out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(total, *real.shape[1:]))
-    for start in range(0, total, 16_384):
-        count = min(16_384, total - start)
-        origin = rng.integers(len(real), size=count)
-        one, two = (near[origin, rng.integers(near.shape[1], size=count)] for _ in range(2))
-        amount = SHARE * rng.standard_normal((count, 1))
-        block = flat[origin] + amount * (flat[one] - flat[two])
-        block += 0.3 * spread * rng.standard_normal(block.shape)
+    for start in range(0, total, BLOCK):
+        count = min(BLOCK, total - start)
+        chosen = rng.integers(len(centres), size=count)
+        block = centres[chosen] + (moves.draw(origins[chosen], 2, 0.35, rng) if growing else 0)
+        block = block if growing else block + moves.draw(origins[chosen], 1, 0.7, rng)
+        block += (0.15 if growing else 0.3) * moves.spread * rng.standard_normal(block.shape, dtype=np.float32)
         copies = rng.random(count) < NEAR + EXACT
         source = np.flatnonzero(~copies)[rng.integers((~copies).sum(), size=int(copies.sum()))]
-        noise = 0.02 * spread * rng.standard_normal((len(source), block.shape[1]))
+        noise = np.float32(0.02 * moves.spread) * rng.standard_normal((len(source), block.shape[1]), dtype=np.float32)
         noise[rng.random(len(source)) < EXACT / (NEAR + EXACT)] = 0
         block[copies] = block[source] + noise
         out[start : start + count] = block.reshape(count, *real.shape[1:])
@@ -193,7 +216,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 def run_curve(args: argparse.Namespace) -> None:
     """Measure every size that is not there yet; write JSON, table and plot into the output folder."""
     args.output.mkdir(parents=True, exist_ok=True)
-    target = args.output / ("curve_quick.json" if args.quick else "curve.json")
+    target = args.output / f"curve_{args.structure}{'_quick' if args.quick else ''}.json"
     rows: list[dict[str, Any]] = json.loads(target.read_text(encoding="utf-8")) if target.exists() else []
     if args.embeddings is None:
         real = small_mixture()
@@ -208,7 +231,7 @@ def run_curve(args: argparse.Namespace) -> None:
             continue
         with tempfile.TemporaryDirectory(dir=args.scratch) as name:
             folder = Path(name)
-            write_copies(real, size, folder / "data.npy")
+            write_copies(real, size, folder / "data.npy", growing=args.structure == "growing")
             command = [sys.executable, "-m", "benchmarks.codebook_curve", str(folder)]
             subprocess.run(command, check=True, env=environment, cwd=Path(__file__).resolve().parents[1])
             rows.append(json.loads((folder / "result.json").read_text(encoding="utf-8")))

@@ -415,6 +415,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tools", type=int, default=1_000_000, help="its size")
     parser.add_argument("--curve", action="store_true", help="time and memory against the number of tools")
     parser.add_argument("--embeddings", type=Path, help="real embeddings that the curve's are copies of")
+    parser.add_argument("--structure", choices=("growing", "fixed"), default="growing", help="clusters of the curve")
     parser.add_argument("--sizes", type=int, nargs="+", help="numbers of tools of the curve")
     parser.add_argument("--output", type=Path, default=Path("runs/curve"), help="folder of the curve's results")
     parser.add_argument("--joint", action="store_true", help="also joint reassignment and beam encoding")

@@ -198,14 +198,17 @@ def test_the_curve(tmp_path):
     real = small_mixture()
     write_copies(real, 500, tmp_path / "one.npy", seed=3)
     write_copies(real, 500, tmp_path / "two.npy", seed=3)
+    write_copies(real, 500, tmp_path / "fixed.npy", growing=False, seed=3)
     data = np.load(tmp_path / "one.npy")
     assert data.shape == (1500, 2, 128)
     np.testing.assert_array_equal(data, np.load(tmp_path / "two.npy"))
-    # A copy lies nearer to some real tool than real tools lie to each other.
-    flat, known = data[:200].reshape(200, -1), real.reshape(200, -1)
+    # A copy lies nearer to some real tool than real tools lie to each other, and nearer still with fixed clusters.
+    known, medians = real.reshape(200, -1), {}
     between = np.linalg.norm(known[:, None] - known, axis=2)
-    nearest = np.linalg.norm(flat[:, None] - known, axis=2).min(axis=1)
-    assert np.median(nearest) < np.median(between[between > 0])
+    for name in ("one", "fixed"):
+        flat = np.load(tmp_path / f"{name}.npy")[:200].reshape(200, -1)
+        medians[name] = np.median(np.linalg.norm(flat[:, None] - known, axis=2).min(axis=1))
+    assert medians["fixed"] < medians["one"] < np.median(between[between > 0])
     (tmp_path / "codebook").mkdir()
     with pytest.warns(UserWarning, match="cannot fill"):
         row = work(tmp_path / "one.npy", tmp_path / "codebook")
