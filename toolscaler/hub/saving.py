@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 #: The card, which people read and the Hub shows.
 CARD_NAME = "README.md"
 _MODEL_FILES = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json")
-_COMPRESSOR_FILES = (*_MODEL_FILES, "gist_rows.safetensors", "adapter_*", "tokenizer*.json", "special_tokens_map.json")
+_COMPRESSOR_FILES = (*_MODEL_FILES, "gist_rows.safetensors", "adapter_*", "tokenizer*.json", "chat_template.jinja")
 # Keys in which libraries note where something was loaded from on this machine.
 _PATH_KEYS = ("_name_or_path", "name_or_path", "base_model_name_or_path")
 
@@ -215,11 +215,17 @@ def _forget_paths(folder: Path) -> None:
     """Take out of JSON files where on this machine something was loaded from."""
     for path in [*folder.glob("*config.json"), *folder.glob(f"{COMPRESSOR_FOLDER}/*config.json")]:
         data = json.loads(read_bytes(path, 1 << 26))
-        changed = False
-        for key in _PATH_KEYS:
-            value = data.get(key) if isinstance(data, dict) else None
-            if isinstance(value, str) and value and not _is_repo_id(value):
-                data[key] = ""
-                changed = True
-        if changed:
+        if _blank_paths(data):
             write_text(path, json.dumps(data, ensure_ascii=False, indent=2, sort_keys=True) + "\n")
+
+
+def _blank_paths(data: Any) -> bool:
+    """Blank what names no repository; say whether there was anything."""
+    changed = False
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        if key in _PATH_KEYS and isinstance(value, str) and value and not _is_repo_id(value):
+            data[key] = ""
+            changed = True
+        else:
+            changed |= _blank_paths(value)
+    return changed
