@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 
@@ -11,15 +12,23 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from toolscaler.agent.abstention import calibrate_abstention, collect_margins
+from toolscaler.agent.abstention import (
+    ABSTENTION_FILE,
+    AbstentionThreshold,
+    calibrate_abstention,
+    calibrate_agent,
+    collect_margins,
+)
+from toolscaler.agent.agent import ToolAgent
 from toolscaler.agent.code_planner import CodePlanner
+from toolscaler.agent.executors import PythonExecutor
 from toolscaler.agent.planning import PlanRequest
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
 from toolscaler.data.trajectories import FINISH_TOOL, TrajectoryMessage, finish_document
 from toolscaler.decoding import GenerativeRetriever
 from toolscaler.embedding import initialize_code_embeddings
-from toolscaler.errors import CalibrationError, ConfigError, DataError
+from toolscaler.errors import ArtifactError, CalibrationError, ConfigError, DataError
 from toolscaler.tokenization import ToolscalerTokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:only .* queries reach the threshold")
@@ -184,3 +193,100 @@ def test_margins_of_a_retriever(planner):
     for options in ({"queries": []}, {"queries": queries, "documents": ()}):
         with pytest.raises(DataError):
             collect_margins(planner, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(planner, tmp_path_factory):
+    """The folder of a trained agent, as a run leaves it."""
+    made = tmp_path_factory.mktemp("run") / "agent_model"
+    planner.model.save_pretrained(made)
+    planner.tokenizer.save_pretrained(made)
+    planner.protocol.save(made)
+    lines = [json.dumps(document.to_dict()) for document in DOCUMENTS]
+    (made / "tools.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return made
+
+
+def test_a_calibrated_agent_abstains_wherever_it_is_loaded(planner, folder):
+    first = {query: plan_of(planner, query) for query in (f"How many {thing}?" for thing in "abcdefghij")}
+    chosen = {query: plan for query, plan in first.items() if plan.calls[0].tool != FINISH_TOOL}
+    assert len(chosen) >= 3
+    # The surest choice is right, every other one is wrong: some of them since no tool is.
+    best = max(chosen, key=lambda query: chosen[query].calls[0].margin)
+    queries = [ToolQuery(best, (chosen[best].calls[0].tool,))]
+    no_tool = [query for query in first if query != best]
+    options = {"max_thought_tokens": 6, "max_argument_tokens": 20, "abstain_below": 1e9}
+    options = {"no_tool_queries": no_tool, "target_precision": 1.0, "planner_options": options}
+    found = calibrate_agent(folder, queries, **options)
+    assert found.n == len(chosen)
+    assert (found.precision, found.coverage) == (1.0, 1 / len(chosen))
+    assert AbstentionThreshold.load(folder) == found
+    loaded = CodePlanner.from_pretrained(folder, max_thought_tokens=6)
+    assert loaded.abstain_below == found.threshold
+    assert plan_of(loaded, best).kind == "calls"
+    assert {plan_of(loaded, query).kind for query in chosen if query != best} == {"abstain"}
+    # The agent of the command line is this one.
+    with PythonExecutor([count]) as executor:
+        agent = ToolAgent.from_pretrained(folder, executor)
+        assert agent.planner.abstain_below == found.threshold
+        assert (
+            ToolAgent.from_pretrained(folder, executor, planner_options={"abstain_below": None}).planner.abstain_below
+            is None
+        )
+    # Calibrated again it does not see the threshold that is there.
+    assert calibrate_agent(folder, queries, **options) == found
+    # Without wrong choices everything is kept; what cannot be reached changes nothing on the disk.
+    right = [ToolQuery(query, (plan.calls[0].tool,)) for query, plan in chosen.items()]
+    lower = calibrate_agent(folder, right, **{**options, "no_tool_queries": ()}, save=False)
+    assert lower.coverage == 1.0
+    with pytest.raises(CalibrationError):
+        calibrate_agent(folder, [], **options)
+    assert AbstentionThreshold.load(folder) == found
+    (folder / ABSTENTION_FILE).unlink()
+
+
+def count(text: str) -> int:
+    """Count."""
+    return len(text)
+
+
+def plan_of(planner, query):
+    documents = {document.id: document for document in DOCUMENTS}
+    request = PlanRequest((TrajectoryMessage("user", query),), tuple(documents), documents, max_tokens=5000)
+    plans = planner.plan(request)
+    while True:
+        try:
+            next(plans)
+        except StopIteration as end:
+            return end.value
+
+
+def test_a_planner_is_calibrated_without_a_folder(planner):
+    queries = [ToolQuery(f"How many feet are {number} metres?", ("count",)) for number in range(4)]
+    margins = collect_margins(planner, queries, documents=DOCUMENTS)
+    if margins.correct.any():
+        found = calibrate_agent(planner, queries, documents=DOCUMENTS, target_precision=0.01, save=False)
+        assert found.n == len(margins.margins)
+    with pytest.raises(ConfigError, match="save"):
+        calibrate_agent(planner, queries, documents=DOCUMENTS)
+    for options in ({"documents": None}, {"documents": ()}, {"queries": []}):
+        with pytest.raises(DataError):
+            calibrate_agent(planner, **{"queries": queries, "documents": DOCUMENTS, "save": False, **options})
+
+
+def test_a_threshold_on_disk(tmp_path):
+    for threshold in (0.25, math.inf):
+        made = AbstentionThreshold(threshold, 1.0, math.nan, 1.0, 0.5, 8, 0.9)
+        made.save(tmp_path)
+        found = AbstentionThreshold.load(tmp_path)
+        assert (found.threshold, found.n, found.confidence) == (threshold, 8, 0.95)
+        assert isinstance(found.n, int)
+        assert math.isnan(found.low)
+    good = json.loads((tmp_path / ABSTENTION_FILE).read_text())
+    broken = ({}, [], {**good, "n": None}, {**good, "more": 1}, {**good, "threshold": "nan"}, {**good, "n": True})
+    for wrong in broken:
+        (tmp_path / ABSTENTION_FILE).write_text(json.dumps(wrong))
+        with pytest.raises(ArtifactError):
+            AbstentionThreshold.load(tmp_path)
+    with pytest.raises(ArtifactError):
+        AbstentionThreshold.load(tmp_path / "nowhere")

@@ -55,6 +55,7 @@ _PUBLIC: dict[str, str] = {
     "ToolResult": "toolscaler.agent.executors.base",
     "ToolSelection": "toolscaler.agent.selection",
     "calibrate_abstention": "toolscaler.agent.abstention",
+    "calibrate_agent": "toolscaler.agent.abstention",
     "collect_margins": "toolscaler.agent.abstention",
     "from_openai_messages": "toolscaler.agent.openai_messages",
     "function_names": "toolscaler.agent.openai_messages",
@@ -65,7 +66,13 @@ _PUBLIC: dict[str, str] = {
 }
 
 if TYPE_CHECKING:
-    from toolscaler.agent.abstention import AbstentionThreshold, HeldOutMargins, calibrate_abstention, collect_margins
+    from toolscaler.agent.abstention import (
+        AbstentionThreshold,
+        HeldOutMargins,
+        calibrate_abstention,
+        calibrate_agent,
+        collect_margins,
+    )
     from toolscaler.agent.agent import AgentSession, ToolAgent
     from toolscaler.agent.argument_processor import ArgumentLogitsProcessor
     from toolscaler.agent.argument_schema import ArgumentLimits
@@ -145,6 +152,7 @@ __all__ = [
     "ToolResult",
     "ToolSelection",
     "calibrate_abstention",
+    "calibrate_agent",
     "collect_margins",
     "from_openai_messages",
     "function_names",

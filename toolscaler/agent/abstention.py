@@ -6,26 +6,32 @@ import copy
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from toolscaler._files import read_json, write_json
 from toolscaler.agent.planning import Plan, Planner, PlanRequest
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
 from toolscaler.data.trajectories import FINISH_TOOL, TrajectoryMessage, finish_document
-from toolscaler.errors import CalibrationError, ConfigError, DataError
+from toolscaler.errors import ArtifactError, CalibrationError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from toolscaler.agent.chat_planner import ToolRanker
 
 logger = logging.getLogger(__name__)
 
+#: File of a model folder that holds its threshold.
+ABSTENTION_FILE = "abstention.json"
+
 #: Under this many queries above the threshold its precision says little.
 _FEW = 30
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,33 @@ class AbstentionThreshold:
     def __float__(self) -> float:
         return self.threshold
 
+    def save(self, folder: str | Path) -> None:
+        """Write :data:`ABSTENTION_FILE` into a model folder: a planner that is loaded from there takes it."""
+        values = {key: value if math.isfinite(value) else str(value) for key, value in vars(self).items()}
+        write_json(Path(folder) / ABSTENTION_FILE, values)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> AbstentionThreshold:
+        """Read :data:`ABSTENTION_FILE` from a model folder.
+
+        Raises:
+            ArtifactError: The file is missing or damaged.
+        """
+        path = Path(folder) / ABSTENTION_FILE
+        data = read_json(path)
+        known = {item.name for item in fields(cls)}
+        if not isinstance(data, dict) or set(data) != known:
+            raise ArtifactError(f"expected a JSON object with the keys {sorted(known)}", path=path)
+        try:
+            values: dict[str, Any] = {key: float(value) for key, value in data.items() if not isinstance(value, bool)}
+            values["n"] = int(values["n"])
+            found = cls(**values)
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            raise ArtifactError(f"expected numbers, got {str(data)[:200]}", path=path) from error
+        if math.isnan(found.threshold):
+            raise ArtifactError("expected a threshold that is a number", path=path)
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class HeldOutMargins:
@@ -79,7 +112,7 @@ def calibrate_abstention(
     *,
     target_precision: float = 0.9,
     confidence: float = 0.95,
-    num_resamples: int = 2000,
+    num_resamples: int = _RESAMPLES,
     seed: int = 0,
 ) -> AbstentionThreshold:
     """Find the lowest margin from which on the chosen tool is right often enough.
@@ -130,6 +163,75 @@ def calibrate_abstention(
     return AbstentionThreshold(
         float(ranked[end]), good / kept, float(low), float(high), kept / n, n, target_precision, confidence
     )
+
+
+def calibrate_agent(
+    model: str | Path | Planner,
+    queries: Iterable[ToolQuery],
+    *,
+    no_tool_queries: Iterable[str | ToolQuery] = (),
+    documents: Iterable[ToolDocument] | None = None,
+    target_precision: float = 0.9,
+    confidence: float = 0.95,
+    seed: int = 0,
+    save: bool = True,
+    device: Any = None,
+    planner_options: Mapping[str, Any] | None = None,
+    show_progress: bool = False,
+) -> AbstentionThreshold:
+    """Find the margin under which a trained agent should call no tool, and save it beside the model.
+
+    The agent chooses a tool for each query, as it would in a run; :func:`calibrate_abstention` then finds the
+    threshold. From then on whoever loads the folder (:meth:`~toolscaler.agent.ToolAgent.from_pretrained`,
+    ``toolscaler agent``) abstains by it.
+
+    Args:
+        model: Folder of a trained agent, or a planner.
+        queries: Labelled validation queries, which the model was not trained on.
+        no_tool_queries: Queries for which no tool is right; a threshold that was calibrated without any says little
+            about those. Where the agent itself chooses Finish there is nothing to abstain from, and they do not count.
+        documents: The catalogue; default: the folder's ``tools.jsonl``.
+        target_precision: Least share of right tools among the calls, above 0 and at most 1.
+        confidence: Coverage of the interval, between 0 and 1.
+        seed: Seed of the resamples.
+        save: Write the threshold into the folder.
+        device: Where to load the model; as in :meth:`toolscaler.GenerativeRetriever.from_pretrained`.
+        planner_options: More arguments of :class:`~toolscaler.agent.CodePlanner`: those that the agent will run with.
+        show_progress: Show a progress bar.
+
+    Raises:
+        CalibrationError: No threshold reaches the target: abstention cannot make this agent so precise. Nothing is
+            saved, and a threshold that was saved before stays.
+        DataError: There are no queries, or no documents.
+        ConfigError: A setting is out of range, or a planner is to be saved, which has no folder.
+        ArtifactError: The folder is incomplete.
+    """
+    from toolscaler.data.sources.loading import load_tool_documents
+
+    _check_settings(target_precision, confidence, _RESAMPLES)
+    planner, folder = (model, None) if isinstance(model, Planner) else (None, Path(model))
+    if folder is None and save:
+        raise ConfigError("calibrate_agent.save", save, "False with a planner, or the folder of a model")
+    if documents is None:
+        if folder is None or not (folder / "tools.jsonl").is_file():
+            raise DataError("documents: expected those of the catalogue, or a model folder with tools.jsonl")
+        documents = load_tool_documents(folder / "tools.jsonl")
+    rows = [*queries, *(ToolQuery(query) if isinstance(query, str) else query for query in no_tool_queries)]
+    if planner is None:
+        from toolscaler.agent.code_planner import CodePlanner
+
+        planner = CodePlanner.from_pretrained(
+            str(folder), device=device, **{**(planner_options or {}), "abstain_below": None}
+        )
+    found = collect_margins(planner, rows, documents=documents, show_progress=show_progress)
+    if not len(found.margins):
+        raise DataError(f"queries: the agent chose a tool for none of {len(rows)}; there is nothing to calibrate on")
+    threshold = calibrate_abstention(
+        found.margins, found.correct, target_precision=target_precision, confidence=confidence, seed=seed
+    )
+    if folder is not None and save:
+        threshold.save(folder)
+    return threshold
 
 
 def collect_margins(

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
+from toolscaler.agent.abstention import ABSTENTION_FILE, AbstentionThreshold
 from toolscaler.agent.argument_text import ArgumentError
 from toolscaler.agent.argument_vocabulary import ArgumentVocabulary
 from toolscaler.agent.arguments import ArgumentGrammars
@@ -147,7 +148,9 @@ class CodePlanner(Planner):
         """Load model, tokenizer and protocol from one folder or Hub repo.
 
         Args:
-            name_or_path: Folder or repo id.
+            name_or_path: Folder or repo id. Where the folder holds a calibrated threshold
+                (:meth:`~toolscaler.agent.AbstentionThreshold.save`), that is ``abstain_below``; ``abstain_below=None``
+                leaves it out.
             device: As in :meth:`toolscaler.GenerativeRetriever.from_pretrained`.
             **kwargs: Settings of the planner; all others go to ``AutoModelForCausalLM.from_pretrained``.
 
@@ -160,6 +163,8 @@ class CodePlanner(Planner):
         folder = Path(name_or_path)
         if own.get("protocol") is None and (folder / PROTOCOL_FILE).is_file():
             own["protocol"] = AgentProtocol.load(folder)
+        if "abstain_below" not in own and (folder / ABSTENTION_FILE).is_file():
+            own["abstain_below"] = AbstentionThreshold.load(folder).threshold
         return cls(model, tokenizer, **own)
 
     def _check_tokenizer(self) -> None:
@@ -269,7 +274,8 @@ class CodePlanner(Planner):
         documents.setdefault(FINISH_TOOL, finish_document())
         codes = {tool: self.tokenizer.tool_code_text(tool) for tool in (called - {REFUSED_FINISH}) | {FINISH_TOOL}}
         documents[REFUSED_FINISH], codes[REFUSED_FINISH] = documents[FINISH_TOOL], codes[FINISH_TOOL]
-        return trajectory_turns(Trajectory(tuple(messages)), documents, codes, self.protocol)
+        turns = trajectory_turns(Trajectory(tuple(messages)), documents, codes, self.protocol)
+        return [_naming_finish(turn) for turn in turns] if REFUSED_FINISH in called else turns
 
     # Tools
 
@@ -493,6 +499,17 @@ class Spent(Exception):
 
 class TooLong(Exception):
     """The conversation is longer than the model can read."""
+
+
+def _naming_finish(turn: Turn) -> Turn:
+    """Give a turn in which a refused call of Finish bears the name that its codes have."""
+    return replace(
+        turn,
+        segments=tuple(
+            replace(segment, tool=FINISH_TOOL) if segment.tool == REFUSED_FINISH else segment
+            for segment in turn.segments
+        ),
+    )
 
 
 def _body(text: str, mark: str) -> str | None:
