@@ -20,16 +20,15 @@ from toolscaler.data.documents import ToolDocument
 from toolscaler.pipeline import RunConfig, run_pipeline
 from toolscaler.pipeline.stages import Run
 
+#: Catalogue -> its ``data`` section.
 CATALOGUES: dict[str, dict[str, Any]] = {
-    "starter": {},
-    "toole": {"data.tools": "bundle:toole", "data.split": "query", "data.test_size": 0.1},
-    "ultratool": {
-        "data.tools": "bundle:ultratool",
-        "data.options": {"language": "en"},
-        "data.split": "query",
-        "data.test_size": 0.2,
-    },
+    "starter": {"tools": "starter", "split": "given"},
+    "toole": {"tools": "bundle:toole", "split": "query", "test_size": 0.1},
+    "ultratool": {"tools": "bundle:ultratool", "options": {"language": "en"}, "split": "query", "test_size": 0.2},
 }
+#: The base and its compressor, written out here so that a recipe may change and finished cells stay comparable.
+BASE: dict[str, Any] = {"model": "scratch", "scratch": {"num_train_epochs": 0}}
+COMPRESSION = {"train_base": True, "num_train_epochs": 5, "per_device_train_batch_size": 12}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +57,17 @@ class Bench:
         self._embeddings = lru_cache(maxsize=None)(self._made_embeddings)
 
     def _made_run(self, num_gists: int) -> Run:
-        overrides = dict(CATALOGUES[self.catalogue])
+        data = dict(CATALOGUES[self.catalogue])
         if self.data is not None:
-            overrides["data.folder"] = str(self.data)
-        overrides |= {"output_dir": str(self.folder / f"v{num_gists}"), "compression.num_gist_tokens": num_gists}
-        config = RunConfig.from_file("starter", overrides)
+            data["folder"] = str(self.data)
+        config = RunConfig.from_dict(
+            {
+                "output_dir": str(self.folder / f"v{num_gists}"),
+                "data": data,
+                "base": BASE,
+                "compression": {"num_gist_tokens": num_gists, "trainer": COMPRESSION},
+            }
+        )
         return Run(config, run_pipeline(config, until="encode"))
 
     @cached_property
