@@ -12,12 +12,13 @@ STAMP_RUN := $(VENV)/.installed-run
 STAMP_DEV := $(VENV)/.installed-dev
 CPU_ENV := TOKENIZERS_PARALLELISM=false
 
-.PHONY: help setup quickstart test quality format benchmark clean
+.PHONY: help setup quickstart test fuzz quality format benchmark clean
 
 help:
 	@echo "make quickstart   set up, then turn the starter tools into codes and queries into tools"
 	@echo "                  (MODEL=Qwen/Qwen2.5-0.5B takes a model from the Hub instead of one made from scratch)"
 	@echo "make test         set up, then run every test"
+	@echo "make fuzz         100,000 damaged files, and 50 kills each of save, push and run (about an hour)"
 	@echo "make quality      ruff, mypy and the checks on the documentation"
 	@echo "make benchmark    the quick form of every benchmark"
 
@@ -42,6 +43,12 @@ quickstart: $(STAMP_RUN)
 
 test: $(STAMP_DEV)
 	$(CPU_ENV) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+fuzz: $(STAMP_DEV)
+	$(CPU_ENV) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/hub/fuzz.py 100000 --seed "$${SEED:-0}"
+	$(CPU_ENV) OMP_NUM_THREADS=1 $(BIN)/python tests/hub/kills.py save 50
+	$(CPU_ENV) OMP_NUM_THREADS=1 $(BIN)/python tests/hub/kills.py push 50
+	$(CPU_ENV) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/hub/kills.py run 50
 
 quality: $(STAMP_DEV)
 	$(BIN)/ruff check .

@@ -12,13 +12,13 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "toolscaler"
 
 # Room -> rooms it may import; docs/architecture.md has the same table in words.
-_BASE = {"errors", "_optional", "_files", "_tensors", "_adapters", "_lazy", "_version"}
+_BASE = {"errors", "_optional", "_files", "_tensors", "_configs", "_lazy", "_version"}
 ALLOWED = {
     "errors": set(),
     "_optional": {"errors"},
     "_files": {"errors"},
     "_tensors": {"errors", "_files"},
-    "_adapters": {"errors", "_files"},
+    "_configs": {"errors", "_files"},
     "_lazy": set(),
     "_version": set(),
     "data": _BASE,
@@ -41,7 +41,7 @@ ALLOWED["__init__"] = {"_lazy", "_version"}
 
 # Rooms that must not load these when they are imported.
 HEAVY = {"torch", "transformers", "trl", "peft", "sklearn", "datasets", "accelerate"}
-LIGHT_ROOMS = {"errors", "_optional", "_files", "_tensors", "_adapters", "_lazy", "data", "starter", "codebook"}
+LIGHT_ROOMS = {"errors", "_optional", "_files", "_tensors", "_configs", "_lazy", "data", "starter", "codebook"}
 
 
 def room_of(module: str) -> str:

@@ -80,7 +80,8 @@ def read_bytes(path: str | Path, max_bytes: int, what: str = "a file") -> bytes:
             found = "something else" if source.exists() else "nothing"
             raise ArtifactError(f"expected {what} here, found {found}", path=path)
         with source.open("rb") as file:
-            data = file.read(max_bytes + 1) if os.fstat(file.fileno()).st_size <= max_bytes else None
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(size + 1) if size <= max_bytes else None
     except (OSError, ValueError) as error:
         if isinstance(error, ArtifactError):
             raise

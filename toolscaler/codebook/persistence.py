@@ -100,17 +100,17 @@ def codebook_from_parts(tensors: dict[str, NDArray], config: dict[str, Any]) -> 
         )
         expected = {name: config[name] for name in (*_SIZES, "code_sizes")}
     except (CodebookError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise ArtifactError(f"codebook configuration does not fit the arrays: {error}") from error
+        raise ArtifactError(f"codebook configuration does not fit the arrays: {str(error)[:500]}") from error
     found = {**{name: getattr(codebook, name) for name in _SIZES}, "code_sizes": list(codebook.code_sizes)}
     if expected != found:
-        raise ArtifactError(f"codebook sizes: the configuration says {expected}, the arrays have {found}")
+        raise ArtifactError(f"codebook sizes: the configuration says {expected!r:.500}, the arrays have {found}")
     return codebook
 
 
 def _check_config(config: Any) -> int:
     """Give the format version of a codebook's JSON part after a check of its keys."""
     version = config.get("format_version") if isinstance(config, dict) else None
-    if version not in _KEYS or isinstance(version, bool | float):
+    if type(version) is not int or version not in _KEYS:
         raise ArtifactError(
             f"expected a codebook of format_version {_PLAIN_VERSION} or {FORMAT_VERSION}, got {version!r:.80}; "
             "load it with the toolscaler release that wrote it, or fit it again"

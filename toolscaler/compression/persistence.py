@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.hub import cached_file
 
+from toolscaler._configs import ADAPTER_CONFIG_NAME, ADAPTER_NAME, read_adapter_config, read_plain_config
 from toolscaler._files import atomic_path
 from toolscaler._optional import require
+from toolscaler._tensors import TensorFile, open_tensors
 from toolscaler.compression.configuration import GistConfig
 from toolscaler.errors import ArtifactError, CompressionError
 
@@ -166,11 +168,30 @@ def load_config(name: str | Path, kwargs: Mapping[str, Any]) -> GistConfig:
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise ArtifactError("expected the folder of a gist compressor, found no config.json in it", path=name)
     hub = {key: kwargs[key] for key in _HUB_KEYS if key in kwargs}
-    values, _ = GistConfig.get_config_dict(str(name), **hub)
-    found = values.get("model_type")
+    found = read_plain_config(_file(name, "config.json", hub)).get("model_type")
     if found != GistConfig.model_type:
-        raise ArtifactError(f"expected model_type {GistConfig.model_type!r} in config.json, got {found!r}", path=name)
-    return GistConfig.from_pretrained(str(name), **hub)
+        raise ArtifactError(
+            f"expected model_type {GistConfig.model_type!r} in config.json, got {found!r:.80}", path=name
+        )
+    try:
+        return GistConfig.from_pretrained(str(name), **hub)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Wrong types and numbers reach the constructors of several libraries.
+        raise ArtifactError(f"config.json is damaged: {type(error).__name__}: {str(error)[:200]}", path=name) from error
+
+
+def _file(name: str | Path, file: str, hub: Mapping[str, Any]) -> str:
+    """Find a file of a folder or Hub repository.
+
+    Raises:
+        ArtifactError: It is not there.
+    """
+    try:
+        return str(cached_file(str(name), file, **hub))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"expected {file}, got: {str(error)[:300]}", path=name) from error
 
 
 def load_on_base(
@@ -181,41 +202,81 @@ def load_on_base(
     Raises:
         ArtifactError: Base or rows are missing, or do not fit together.
     """
+    hub = {key: kwargs[key] for key in _HUB_KEYS if key in kwargs}
+    # Before the base is loaded and a table is made: the numbers in a configuration are a stranger's.
+    rows = _checked_rows(name, config, hub) if config.weights == "rows" else _checked_adapter(name, config, hub)
     base = _load_base(name, config, kwargs)
     model = cls(config, backbone=base)
     model.to(base.device)
     if config.weights == "rows":
-        hub = {key: kwargs[key] for key in _HUB_KEYS if key in kwargs}
-        try:
-            tables: dict[str, Tensor] = load_file(cached_file(str(name), ROWS_NAME, **hub))
-        except OSError as error:
-            raise ArtifactError(f"expected {ROWS_NAME} beside config.json: {error}", path=name) from error
+        tables: dict[str, Tensor] = load_file(rows.path)
         for table in _ROW_TABLES:
-            weight, found = getattr(model, table).weight, tables.get(table)
-            if found is None or found.shape != weight.shape:
-                got = None if found is None else tuple(found.shape)
-                raise ArtifactError(f"{ROWS_NAME}: expected {table} of {tuple(weight.shape)}, got {got}", path=name)
+            weight = getattr(model, table).weight
+            rows.expect(table, tuple(weight.shape), _FLOATS)
             with torch.no_grad():
-                weight.copy_(found)
+                weight.copy_(tables[table])
         return model.eval()
     peft = require("peft", extra="train", purpose="loading a gist compressor saved as an adapter")
-    adapted = peft.PeftModel.from_pretrained(model, str(name))
+    try:
+        adapted = peft.PeftModel.from_pretrained(model, str(rows.path.parent))
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"the adapter does not fit its base: {str(error)[:300]}", path=name) from error
     return (merge_adapter(adapted) if merge else attach_adapter(adapted)).eval()
+
+
+_FLOATS = ("F32", "F16", "BF16")
+
+
+def _checked_rows(name: str | Path, config: GistConfig, hub: Mapping[str, Any]) -> TensorFile:
+    """Check the header of the form ``rows`` against the configuration."""
+    file = open_tensors(_file(name, ROWS_NAME, hub), "gist and task rows")
+    file.refuse_others(_ROW_TABLES)
+    for table, count in zip(_ROW_TABLES, (config.num_gist_tokens, config.num_tasks), strict=True):
+        file.expect(table, (count, None), _FLOATS)
+    return file
+
+
+def _checked_adapter(name: str | Path, config: GistConfig, hub: Mapping[str, Any]) -> TensorFile:
+    """Check the files of the form ``adapter``: plain LoRA, no more than its tensors, and the two tables of rows."""
+    settings = read_adapter_config(_file(name, ADAPTER_CONFIG_NAME, hub))
+    file = open_tensors(_file(name, ADAPTER_NAME, hub), "the tensors of an adapter")
+    if not set(settings.modules_to_save) <= set(_ROW_TABLES) or settings.token_rows:
+        raise ArtifactError(
+            f"modules_to_save: expected {', '.join(_ROW_TABLES)}, got {list(settings.modules_to_save)!r:.200}",
+            path=name,
+        )
+    for tensor in file.tensors:
+        if ".lora_A." in tensor:
+            file.expect(tensor, (settings.rank, None), _FLOATS)
+        elif ".lora_B." in tensor:
+            file.expect(tensor, (None, settings.rank), _FLOATS)
+    for table, count in zip(_ROW_TABLES, (config.num_gist_tokens, config.num_tasks), strict=True):
+        for tensor in file.tensors:
+            if f".{table}." in tensor:
+                file.expect(tensor, (count, None), _FLOATS)
+    if max(config.num_gist_tokens, config.num_tasks) > max(size for t in file.tensors.values() for size in t.shape):
+        raise ArtifactError("the configuration asks for more rows than the adapter has", path=name)
+    return file
 
 
 def _load_base(name: str | Path, config: GistConfig, kwargs: Mapping[str, Any]) -> PreTrainedModel:
     """Load the base that the rows refer to and compare its checksum, where its dtype is still the same."""
     wanted = kwargs.get("dtype") or kwargs.get("torch_dtype") or config.dtype or "auto"
     keys = {key: kwargs[key] for key in _BASE_KEYS if key in kwargs}
-    if config.backbone_config is not None:
-        # As it was set up for training: the base's own file may say otherwise (an encoder used as a decoder).
-        keys["config"] = config.backbone_config
+    base_name = config.base_model_name_or_path
     try:
-        base = AutoModelForCausalLM.from_pretrained(config.base_model_name_or_path, dtype=wanted, **keys)
-    except OSError as error:
-        base_name = config.base_model_name_or_path
+        if config.backbone_config is not None:
+            # As it was set up for training: the base's own file may say otherwise (an encoder used as a decoder).
+            keys["config"] = config.backbone_config
+            _same_sizes(config.backbone_config, AutoConfig.from_pretrained(base_name, **_without_layout(keys)), name)
+        base = AutoModelForCausalLM.from_pretrained(base_name, dtype=wanted, **keys)
+    except (ArtifactError, MemoryError):
+        raise
+    except Exception as error:
         raise ArtifactError(
-            f"the base {base_name!r} that it was trained on cannot be loaded: {error}", path=name
+            f"the base {str(base_name)[:200]!r} that it was trained on cannot be loaded: {type(error).__name__}: "
+            f"{str(error)[:300]}",
+            path=name,
         ) from error
     comparable = config.dtype is None or str(base.dtype) == str(config.dtype)
     if comparable and config.base_fingerprint and weights_fingerprint(base) != config.base_fingerprint:
@@ -225,3 +286,16 @@ def _load_base(name: str | Path, config: GistConfig, kwargs: Mapping[str, Any]) 
             path=name,
         )
     return base
+
+
+def _without_layout(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: keys[key] for key in ("cache_dir", "local_files_only", "token", "trust_remote_code") if key in keys}
+
+
+def _same_sizes(saved: Any, own: Any, name: str | Path) -> None:
+    """Refuse a saved configuration of the base that asks for another size than the base's weights have."""
+    theirs = own.get_text_config().to_dict()
+    for key, value in saved.get_text_config().to_dict().items():
+        size = key.startswith("num_") or key.endswith(("_size", "_dim", "_layers", "_heads"))
+        if size and type(theirs.get(key)) is int and value is not None and value != theirs[key]:
+            raise ArtifactError(f"backbone_config.{key}: got {value!r:.80}, the base has {theirs[key]}", path=name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolscaler._adapters import ADAPTER_CONFIG_NAME, ADAPTER_NAME, AdapterConfig, read_adapter_config
+from toolscaler._configs import ADAPTER_CONFIG_NAME, ADAPTER_NAME, AdapterConfig, read_adapter_config
 from toolscaler._files import atomic_path, write_json
 from toolscaler._optional import require
 from toolscaler._tensors import TensorFile, open_tensors

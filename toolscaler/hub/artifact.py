@@ -104,6 +104,8 @@ class Artifact:
         refuse_code(self.folder)
         with _damage(self.folder, "the tokenizer"):
             tokenizer = ToolscalerTokenizer.from_pretrained(str(self.folder))
+            # A setting of the wrong type shows only in use.
+            tokenizer.decode(tokenizer.encode_retrieval_prompt("probe"))
         if tokenizer_sha256(tokenizer) != self.manifest.base_tokenizer_sha256:
             raise ArtifactError(
                 "expected the base tokenizer whose hash is in the manifest, got another one: ids would mean other "

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from toolscaler._configs import read_plain_config, walk
 from toolscaler._files import read_json
 from toolscaler._tensors import TensorFile, open_tensors
 from toolscaler.errors import ArtifactError
@@ -15,14 +14,6 @@ from toolscaler.hub.manifest import is_safe_name
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
-_SMALL = 1 << 24
-
-# Keys by which a configuration could have code loaded, or weights unpacked by another library.
-_FORBIDDEN = {
-    *("auto_map", "quantization_config", "attn_implementation", "_attn_implementation", "trust_remote_code"),
-    *("_attn_implementation_internal", "_experts_implementation", "experts_implementation", "custom_pipelines"),
-    *("custom_generate", "kernel_config", "use_kernels", "adapter_config", "quantizer_class_name"),
-}
 
 
 def refuse_code(folder: Path, names: tuple[str, ...] = ("config.json", "generation_config.json")) -> None:
@@ -32,19 +23,8 @@ def refuse_code(folder: Path, names: tuple[str, ...] = ("config.json", "generati
         ArtifactError: Such a key, or a file that is no JSON object.
     """
     for name in (*names, "tokenizer_config.json"):
-        path = folder / name
-        if not path.exists():
-            continue
-        data = read_json(path, what="a JSON object", max_bytes=_SMALL)
-        if not isinstance(data, dict):
-            raise ArtifactError("expected a JSON object", path=path)
-        found = sorted({key for key, _ in _walk(data)} & _FORBIDDEN)
-        if found:
-            raise ArtifactError(
-                f"keys {json.dumps(found)}: an artefact may not ask for code or other number formats; save the model "
-                "again without them",
-                path=path,
-            )
+        if (folder / name).exists():
+            read_plain_config(folder / name)
 
 
 def check_model_files(folder: str | Path) -> dict[str, TensorFile]:
@@ -62,11 +42,11 @@ def check_model_files(folder: str | Path) -> dict[str, TensorFile]:
     """
     root = Path(folder)
     refuse_code(root)
-    config = read_json(root / CONFIG_NAME, what="the configuration of a model", max_bytes=_SMALL)
+    config = read_plain_config(root / CONFIG_NAME)
     files = {name: open_tensors(root / name, "weights", max_bytes=1 << 40) for name in _weight_files(root)}
     tensors = [info for file in files.values() for info in file.tensors.values()]
     largest = max([len(tensors), *(size for info in tensors for size in info.shape)], default=0)
-    for key, value in _walk(config):
+    for key, value in walk(config):
         if _is_size(key) and isinstance(value, int | float) and value > largest:
             raise ArtifactError(
                 f"{key}: got {value!r:.40}, but no tensor of the weights is larger than {largest}; the files do not "
@@ -113,6 +93,8 @@ def _parameters(root: Path) -> int:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
         return sum(parameter.numel() for parameter in model.parameters())
+    except MemoryError:
+        raise
     except Exception as error:
         # Whatever a configuration makes of a constructor: zero sizes, wrong types, unknown names.
         raise ArtifactError(
@@ -123,18 +105,6 @@ def _parameters(root: Path) -> int:
 
 def _is_size(key: str) -> bool:
     return key.startswith(("num_", "n_")) or key.endswith(("_size", "_dim", "_rank", "_layers", "_heads"))
-
-
-def _walk(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each key of nested objects with its value."""
-    stack = [value]
-    while stack:
-        one = stack.pop()
-        if isinstance(one, dict):
-            yield from one.items()
-            stack.extend(one.values())
-        elif isinstance(one, list):
-            stack.extend(one)
 
 
 def _count(shape: tuple[int, ...]) -> int:

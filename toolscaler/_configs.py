@@ -1,9 +1,10 @@
-"""``adapter_config.json`` from strangers: plain LoRA goes through, everything else that peft can do is refused."""
+"""Configurations from strangers: what would have code loaded is refused, and of adapters all but plain LoRA."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,16 @@ from toolscaler.errors import ArtifactError
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 ADAPTER_NAME = "adapter_model.safetensors"
+
+#: Largest configuration of a model or tokenizer, in bytes.
+MAX_CONFIG_BYTES = 1 << 24
+
+# Keys by which a configuration could have code loaded, or weights unpacked by another library.
+_FORBIDDEN = {
+    *("auto_map", "quantization_config", "attn_implementation", "_attn_implementation", "trust_remote_code"),
+    *("_attn_implementation_internal", "_experts_implementation", "experts_implementation", "custom_pipelines"),
+    *("custom_generate", "kernel_config", "use_kernels", "quantizer_class_name"),
+}
 
 _MODULE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 # Read here and checked below.
@@ -25,6 +36,43 @@ _IGNORED = {
     *("base_model_name_or_path", "revision", "inference_mode", "peft_version", "init_lora_weights", "task_type"),
     *("megatron_core", "qalora_group_size", "auto_mapping", "ensure_weight_tying"),
 }
+
+
+def read_plain_config(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file that a library will configure itself by, and refuse keys that would have code loaded.
+
+    Args:
+        path: ``config.json``, ``generation_config.json`` or ``tokenizer_config.json``.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ArtifactError: It is missing, too large, no JSON object, or has such a key at any depth.
+    """
+    data = read_json(path, what="a JSON object", max_bytes=MAX_CONFIG_BYTES)
+    if not isinstance(data, dict):
+        raise ArtifactError("expected a JSON object", path=path)
+    found = sorted({key for key, _ in walk(data)} & _FORBIDDEN)
+    if found:
+        raise ArtifactError(
+            f"keys {json.dumps(found)}: an artefact may not ask for code or other number formats; save it again "
+            "without them",
+            path=path,
+        )
+    return data
+
+
+def walk(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each key of nested JSON objects with its value."""
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict):
+            yield from one.items()
+            stack.extend(one.values())
+        elif isinstance(one, list):
+            stack.extend(one)
 
 
 @dataclass(frozen=True)
