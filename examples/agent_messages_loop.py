@@ -28,22 +28,23 @@ def main() -> None:
     functions = {"multiply": multiply, "largest": largest}
     with PythonExecutor(functions.values()) as executor:
         agent = ToolAgent(planner_for(executor.documents(), arguments.model), executor)
+        tools = {name: tool for tool, name in agent.function_names().items()}  # names in messages are the API's
         messages: list[dict] = [{"role": "user", "content": arguments.query}]
         for _ in range(MAX_STEPS):
             message = agent.chat(messages)  # where a client of a chat model would be asked
             messages.append(message)
             for call in message.get("tool_calls", ()):
-                messages.append({"role": "tool", "tool_call_id": call["id"], "content": run(functions, call)})
+                messages.append({"role": "tool", "tool_call_id": call["id"], "content": run(functions, tools, call)})
             if not message.get("tool_calls"):
                 break
     for message in messages:
         print(json.dumps(message))
 
 
-def run(functions: dict, call: dict) -> str:
+def run(functions: dict, tools: dict, call: dict) -> str:
     """Run one call, as such loops do; the arguments are sure to fit the function's schema."""
     try:
-        return str(functions[call["function"]["name"]](**json.loads(call["function"]["arguments"])))
+        return str(functions[tools[call["function"]["name"]]](**json.loads(call["function"]["arguments"])))
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 

@@ -88,6 +88,7 @@ def random_planner(documents: Sequence[ToolDocument]) -> CodePlanner:
     size = max(2, round(len(known) ** 0.5) + 1)
     codes = [[number // size, number % size] for number in range(len(known))]
     tokenizer = ToolscalerTokenizer.from_tokenizer(base, codes=codes, tool_ids=known, code_sizes=(size, size))
+    torch.set_num_threads(1)  # so small a model waits for its threads longer than it works
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(
         LlamaConfig(
