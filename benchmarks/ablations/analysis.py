@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-RESAMPLES = 4000
+RESAMPLES = 2000
+
+
+@lru_cache(maxsize=4)
+def _weights(queries: int, seed: int) -> np.ndarray:
+    """How often each query is drawn, over their number: float32 (RESAMPLES, queries), the same for every variant."""
+    rng = np.random.default_rng(seed)
+    table = np.empty((RESAMPLES, queries), dtype=np.float32)
+    for row in table:
+        row[:] = np.bincount(rng.integers(queries, size=queries), minlength=queries)
+    return table / np.float32(queries)
 
 
 def two_way_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
@@ -15,14 +26,10 @@ def two_way_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, f
 
     With one seed the interval is over queries alone. With a few it still understates what other seeds would give.
     """
-    rng = np.random.default_rng(seed)
     seeds, queries = values.shape
-    means = np.empty(RESAMPLES)
-    for start in range(0, RESAMPLES, 500):
-        weights = rng.multinomial(queries, np.full(queries, 1 / queries), size=min(500, RESAMPLES - start)) / queries
-        by_seed = weights @ values.T
-        drawn = rng.integers(seeds, size=by_seed.shape)
-        means[start : start + len(by_seed)] = np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1)
+    by_seed = _weights(queries, seed) @ values.T.astype(np.float32)
+    drawn = np.random.default_rng([seed, 1]).integers(seeds, size=by_seed.shape)
+    means = np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(values.mean()), float(low), float(high)
 
@@ -88,9 +95,24 @@ def summarise(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def _different(groups: dict[str, dict[int, Mapping[str, Any]]]) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """Leave out variants that came to the same codes and the same results as an earlier one: they are one codebook."""
+    kept: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for name, own in groups.items():
+        same = (
+            set(own) == set(other)
+            and all(own[seed]["figures"] == other[seed]["figures"] for seed in own)
+            and all(own[seed]["per_query"] == other[seed]["per_query"] for seed in own)
+            for other in kept.values()
+        )
+        if not any(same):
+            kept[name] = own
+    return kept
+
+
 def correlate(cells: Sequence[Mapping[str, Any]], without: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """Rank correlation of every report figure with NDCG over variants (means over seeds), strongest first."""
-    groups = {name: own for name, own in by_variant(cells).items() if name not in without}
+    groups = _different({name: own for name, own in by_variant(cells).items() if name not in without})
     names = sorted(set.intersection(*(set(cell["figures"]) for own in groups.values() for cell in own.values())))
 
     def means(pick: Any) -> np.ndarray:
