@@ -80,7 +80,7 @@ def brute_force(pattern: str, begin: str, least: int, most: int) -> int | None:
     return None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patterns(), st.text("abé", max_size=3), st.integers(0, 3), st.integers(4, 9))
 def test_the_end_is_the_shortest(tokenizer, pattern, begin, least, most) -> None:
     expected = brute_force(pattern, begin, least, most)

@@ -302,13 +302,17 @@ class ArgumentMatcher:
         written = read(list(self.tokens[: len(self.tokens) - self._ended]))
         found: list[int] = []
         used = np.zeros(257, dtype=np.int64)  # kinds written in a text: none for ever, or a pattern may not end
+        wait, pause = 0, 1  # tokens until the end of a text is searched again
         while not way.is_accepting():
             if len(found) >= limit:
                 return None
             forced = way.compute_ff_tokens()[: limit - len(found)]
             if vocabulary.forbidden[forced].any() or way.try_consume_tokens(forced) != len(forced) or not forced:
                 inside = in_text(written)
-                forced = self._text_end(way, written) if inside else []
+                wait = wait - 1 if inside else 0
+                forced = self._text_end(way, written) if inside and wait <= 0 else []
+                if inside and wait <= 0 and not forced:  # none yet: search again later, ever more seldom
+                    pause = wait = 2 * pause
                 if not forced:
                     forced = self._closest(way, inside, used)
                     if not forced or way.try_consume_tokens(forced) != 1:
