@@ -50,6 +50,14 @@ def test_round_trip(whole, parts, codes):
     assert parts.same_weights(GenerativeRetriever.from_pretrained(folder, device="cpu").model, model)
 
 
+def test_a_tied_model_is_saved_once_and_loaded_tied(parts, codes, tmp_path):
+    model = parts.with_codes(parts.tiny.tiny_model("qwen2", tie=True), codes)
+    save_artifact(tmp_path / "a", model, codes)
+    loaded = Artifact.from_pretrained(tmp_path / "a").load_model()
+    assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
+    assert parts.same_weights(loaded, model)
+
+
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "gemma"])
 @pytest.mark.parametrize("tie", [False, True], ids=["untied", "tied"])
 def test_an_adapter_merges_bit_for_bit_as_peft_does(parts, codes, base_folder, tmp_path, arch, tie):

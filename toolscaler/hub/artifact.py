@@ -214,12 +214,14 @@ class Artifact:
         from transformers import AutoTokenizer
 
         from toolscaler.compression import GistForToolCompression
-        from toolscaler.hub.model_files import refuse_code
+        from toolscaler.hub.model_files import WEIGHTS_NAME, check_model_files, refuse_code
 
         if not self.has_compressor():
             raise ArtifactError("this artefact has no compressor; push one with compressor=", path=self.folder)
         inside = self.folder / COMPRESSOR_FOLDER
         refuse_code(inside)
+        if (inside / WEIGHTS_NAME).is_file():  # the form with all weights; the small ones check themselves
+            check_model_files(inside, causal_lm=False)
         with _damage(inside, "the compressor"):
             model = GistForToolCompression.from_pretrained(inside, use_safetensors=True, **kwargs)
             return model, AutoTokenizer.from_pretrained(str(inside))

@@ -215,7 +215,7 @@ def _evaluation(facts: CardFacts) -> str:
             about.append(text.format(_plain(facts.metrics[key])))
     share = facts.metrics.get("confidence", 0.95)
     interval = f"{100 * share:g} % bootstrap intervals" if isinstance(share, int | float) else "bootstrap intervals"
-    return f"## Retrieval\n\n{', '.join(about)}; {interval} in brackets.\n\n" + _table(("system", *columns), rows)
+    return f"## Retrieval\n\n{', '.join(about)}; {interval} in parentheses.\n\n" + _table(("system", *columns), rows)
 
 
 def _agents(facts: CardFacts) -> str:
@@ -260,7 +260,7 @@ def _interval(value: Any) -> str:
         return _value(value)
     low, high = value.get("low"), value.get("high")
     text = f"{value['mean']:.4f}"
-    return text if low is None or high is None else f"{text} [{low:.4f}, {high:.4f}]"
+    return text if low is None or high is None else f"{text} ({low:.4f} to {high:.4f})"
 
 
 def _value(value: Any) -> str:

@@ -27,11 +27,12 @@ def refuse_code(folder: Path, names: tuple[str, ...] = ("config.json", "generati
             read_plain_config(folder / name)
 
 
-def check_model_files(folder: str | Path) -> dict[str, TensorFile]:
+def check_model_files(folder: str | Path, *, causal_lm: bool = True) -> dict[str, TensorFile]:
     """Check that the weights of a folder are whole and that its configuration asks for no more than they hold.
 
     Args:
         folder: With ``config.json`` and ``model.safetensors``, or shards and their index.
+        causal_lm: Also count the parameters of the causal language model that it describes.
 
     Returns:
         File name -> its checked header.
@@ -54,7 +55,7 @@ def check_model_files(folder: str | Path) -> dict[str, TensorFile]:
                 path=root / CONFIG_NAME,
             )
     held = sum(_count(info.shape) for info in tensors)
-    asked = _parameters(root)
+    asked = _parameters(root) if causal_lm else 0
     if asked > held:
         raise ArtifactError(
             f"the configuration asks for {asked} parameters, the weights hold {held}; the files do not belong together",

@@ -75,8 +75,8 @@ def push_to_hub(
         private: Make a new repository private.
         commit_message: Default: what was pushed.
         token: Hub token; default: that of ``hf auth login`` or ``HF_TOKEN``.
-        **parts: ``documents``, ``compressor``, ``compressor_tokenizer``, ``protocol``, ``base_model``,
-            ``base_revision``, ``max_shard_size`` of :func:`toolscaler.hub.save_artifact`.
+        **parts: ``documents``, ``compressor``, ``compressor_tokenizer``, ``protocol``, ``extras``,
+            ``base_model``, ``base_revision``, ``max_shard_size`` of :func:`toolscaler.hub.save_artifact`.
 
     Returns:
         The commit.

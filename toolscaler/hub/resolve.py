@@ -59,6 +59,8 @@ def _from_hub(repo: str, subfolder: str, where: Mapping[str, Any], must: bool) -
         commit = folder.parents[len(PurePosixPath(subfolder).parts) - 1].name if subfolder else folder.name
         prefix = f"{PurePosixPath(subfolder)}/" if subfolder else ""
         names = [prefix + name for name in ArtifactManifest.load(folder).files]
+        # From here on it is an artefact: what is missing now is an error, and no reason to load it unchecked.
+        must = True
         snapshot_download(repo, revision=commit, allow_patterns=[prefix + MANIFEST_NAME, *names], **options)
     except ArtifactError:
         raise
@@ -68,7 +70,7 @@ def _from_hub(repo: str, subfolder: str, where: Mapping[str, Any], must: bool) -
         why = "was not downloaded before" if where.get("local_files_only") or _offline() else "cannot be reached"
         raise ArtifactError(f"the artefact {why}: {_reason(error)}", path=repo) from error
     except EntryNotFoundError:
-        return None
+        return None  # snapshot_download fetches what is there; that of the manifest is compared with it later
     except (HTTPError, OSError, ValueError) as error:
         raise ArtifactError(
             f"expected a folder or a repository on the Hub, got neither: {_reason(error)}; check name, revision and "

@@ -78,7 +78,9 @@ def run_config(folder: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, ArtifactError):
             raise
-        raise ArtifactError(f"expected the settings of a run, got: {str(error)[:200]}", path=path) from error
+        raise ArtifactError(
+            f"expected the settings of a run, got: {' '.join(str(error).split())[:200]}", path=path
+        ) from error
     if not isinstance(data, dict):
         raise ArtifactError("expected the settings of a run as a table", path=path)
     return data

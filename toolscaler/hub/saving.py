@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolscaler._files import atomic_folder, read_bytes, write_text
+from toolscaler._files import atomic_folder, read_bytes, read_json, write_json, write_text
 from toolscaler.errors import ArtifactError, ConfigError
 from toolscaler.hub.artifact import COMPRESSOR_FOLDER, DOCUMENTS_NAME
 from toolscaler.hub.checksums import base_checksum, tokenizer_sha256
@@ -42,6 +42,7 @@ def save_artifact(
     compressor: GistForToolCompression | str | Path | None = None,
     compressor_tokenizer: Any = None,
     protocol: AgentProtocol | None = None,
+    extras: Sequence[str | Path] = (),
     card: str | None = None,
     base_model: str | None = None,
     base_revision: str | None = None,
@@ -63,6 +64,7 @@ def save_artifact(
             Hub is saved as its small form.
         compressor_tokenizer: Tokenizer of a compressor that is given as an object.
         protocol: Text form of an agent's steps, for a model of the trajectory stage.
+        extras: JSON files that go along under their own names, such as ``abstention.json`` of an agent.
         card: Text of ``README.md``.
         base_model: Hub id of the base that an adapter belongs on. Without one the adapter can be loaded only by who
             has the base and gives it.
@@ -101,6 +103,10 @@ def save_artifact(
             write_text(target / DOCUMENTS_NAME, "".join(lines))
         if protocol is not None:
             protocol.save(target)
+        for extra in map(Path, extras):
+            if (target / extra.name).exists() or extra.suffix != ".json":
+                raise ConfigError("extras", extra.name, "JSON files with names that the artefact does not have itself")
+            write_json(target / extra.name, read_json(extra))
         _forget_paths(target)
         if card is not None:
             write_text(target / CARD_NAME, card)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from toolscaler.agent.abstention import ABSTENTION_FILE
 from toolscaler.data import AgentProtocol, ToolDocument
 from toolscaler.data.protocol import PROTOCOL_FILE
 from toolscaler.errors import ArtifactError, ConfigError
@@ -91,6 +92,7 @@ def _save(run: Path, name: str, stage: str, target: Path, arguments: argparse.Na
     parts: dict[str, Any] = {"documents": _documents(run)}
     if not arguments.no_compressor and (compressor / "config.json").is_file():
         parts["compressor"] = compressor
+    parts["extras"] = [path for path in (run / name / ABSTENTION_FILE,) if path.is_file()]
     if (run / name / PROTOCOL_FILE).is_file():
         parts["protocol"] = AgentProtocol.load(run / name)
     tokenizer = ToolscalerTokenizer.from_pretrained(str(run / name))
