@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ import torch
 from transformers import TrainerCallback
 
 from toolscaler.codebook import Codebook
+from toolscaler.codebook.translation import CodeTranslation
 from toolscaler.compression import GistForToolCompression, encode_documents
 from toolscaler.data import (
     AgentProtocol,
@@ -20,6 +25,7 @@ from toolscaler.data import (
     TrajectoryMessage,
     finish_document,
     retrieval_rows,
+    save_trajectories,
 )
 from toolscaler.embedding import initialize_code_embeddings, reframe_vectors
 from toolscaler.errors import ArtifactError, ConfigError, TrainingError
@@ -305,6 +311,23 @@ def test_the_gradient_goes_straight_through_to_the_mentioned_tool(make_trainer) 
     assert (gists.grad.abs().sum((1, 2)) > 0).sum() > 4
 
 
+def test_a_tool_alone_in_its_cluster_does_not_blow_the_gradient_up(make_trainer) -> None:
+    """Its residual is nothing but rounding; scaled rows of such vectors have derivatives of a million."""
+    trainer = make_trainer(codebook={**FIT, "num_centroids": 6})
+    codebook = trainer.new_codebook()
+    first = codebook.codes[:, [0, 2]]
+    assert any(np.bincount(column).tolist().count(1) for column in first.T)
+    batch = whole_batch(trainer)
+    tools = batch["live_tools"]
+    gists = trainer.bank.cache[tools].clone().requires_grad_()
+    live = trainer.bank.rows(gists, tools)
+    alone = [slot for slot, tool in enumerate(tools) if (first[:, 0] == first[tool, 0]).sum() == 1]
+    assert live.own[alone, 1].norm(dim=1).max() < 1e-3 * live.own[:, 0].norm(dim=1).mean()
+    total, counted = trainer.guide.loss(batch, trainer.bank, live)
+    (total / counted).backward()
+    assert gists.grad.norm(dim=(1, 2)).max() < 10
+
+
 def test_tools_beyond_the_limit_are_rows_without_gradient(make_trainer) -> None:
     trainer = make_trainer(max_live_tools=4)
     trainer.new_codebook()
@@ -491,3 +514,50 @@ def test_what_does_not_fit_together_is_refused(make_trainer, make_tuned, make_ti
     trainer = make_trainer()
     with pytest.raises(TrainingError, match="no codebook yet"):
         trainer.trajectory_loss(torch.zeros(1, 2, 32), {})
+
+
+@pytest.mark.slow
+def test_two_launched_processes_train_as_one(make_tuned, make_tiny_model, base_tokenizer, tuned_tokenizer, tmp_path):
+    """A real `accelerate launch` of the command: losses and codes of two processes are those of one."""
+    make_tiny_model("llama", base_tokenizer).save_pretrained(tmp_path / "base")
+    base_tokenizer.save_pretrained(tmp_path / "base")
+    make_tuned().save_pretrained(tmp_path / "tuned")
+    tuned_tokenizer.save_pretrained(tmp_path / "tuned")
+    PROTOCOL.save(tmp_path / "tuned")
+    tools = [document.to_dict() for document in DOCUMENTS]
+    (tmp_path / "tools.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tools))
+    save_trajectories(tmp_path / "trajectories.jsonl", TRAJECTORIES)
+
+    def run(name: str, batch: int, *extra: str) -> list[tuple[float, ...]]:
+        flags = [
+            *("--model", str(tmp_path / "base"), "--tuned", str(tmp_path / "tuned")),
+            *("--tools", str(tmp_path / "tools.jsonl"), "--train_trajectories", str(tmp_path / "trajectories.jsonl")),
+            *("--output_dir", str(tmp_path / name), "--per_device_train_batch_size", str(batch), "--max_steps", "3"),
+            *("--logging_steps", "1", "--save_strategy", "epoch", "--seed", "3", "--lora_dropout", "0"),
+            # Plain descent: Adam's first steps are signs of the gradient, which rounding turns where it is near zero.
+            *("--max_length", "500", "--optim", "sgd", "--learning_rate", "0.3"),
+        ]
+        command = [sys.executable, "-m", "toolscaler.cli", "refine", *flags, *extra]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=280
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "tools have new codes" in done.stdout
+        history = json.loads((tmp_path / name / "losses.json").read_text())
+        return [tuple(entry[key] for key in _PARTS) for entry in history if "loss" in entry]
+
+    alone = run("one", 10)  # 10 documents: an epoch is one step
+    together = run("two", 5, "--accelerate_config", "cpu")
+    assert len(alone) == 3
+    assert abs(alone[2][0] - alone[0][0]) > 1e-2
+    np.testing.assert_allclose(together, alone, rtol=2e-4)
+    one, two = (Codebook.from_pretrained(tmp_path / name / "codebook") for name in ("one", "two"))
+    np.testing.assert_array_equal(one.codes, two.codes)
+    np.testing.assert_allclose(one.centroids, two.centroids, atol=5e-3)
+    folder = tmp_path / "two" / "vocabulary"
+    assert ToolscalerTokenizer.from_pretrained(folder).tool_names == IDS
+    translation = CodeTranslation.load(folder / "translation.json")
+    assert translation.translate_codes(tuned_tokenizer.tool_index.codes).tolist() == two.codes.tolist()
+
+
+_PARTS = ("loss", "tool_loss", "trajectory_loss", "grad_norm")

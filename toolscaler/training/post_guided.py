@@ -164,7 +164,7 @@ class PostGuidedTrainer(Trainer):
         if self.bank is None:
             raise TrainingError("there is no codebook yet; call new_codebook() or train()")
         tools = inputs["live_tools"]
-        everyone = self._gathered(gists.detach().float(), tools)
+        everyone = self._gathered(gists.float(), tools)
         # Rows are a matter of sums and small differences: float32, whatever the model computes in.
         with torch.autocast(gists.device.type, enabled=False):
             live = self.bank.rows(gists, tools, everyone)
@@ -177,8 +177,10 @@ class PostGuidedTrainer(Trainer):
         """Give gist outputs and numbers of the tools that are live in any process, each tool once, or ``None``."""
         if self.accelerator.num_processes == 1 or not self.model.training:
             return None
-        padded = [self.accelerator.pad_across_processes(value, dim=0, pad_index=-1) for value in (gists, tools)]
-        values, numbers = (self.accelerator.gather(value) for value in padded)
+        widest = int(self.accelerator.gather(torch.tensor([len(tools)], device=tools.device)).max())
+        padding = widest - len(tools)
+        values = _Gather.apply(torch.nn.functional.pad(gists, (0, 0, 0, 0, 0, padding)), self.accelerator)
+        numbers = self.accelerator.gather(torch.nn.functional.pad(tools, (0, padding), value=-1))
         order = torch.argsort(numbers, stable=True)
         first = torch.ones_like(order, dtype=torch.bool)
         first[1:] = numbers[order][1:] != numbers[order][:-1]
@@ -268,6 +270,21 @@ class PostGuidedTrainer(Trainer):
         if (Path(resume_from_checkpoint) / CACHE_FILE).is_file():
             ids = [document.id for document in self.catalogue]
             self.bank = CodeRowBank.load(resume_from_checkpoint, ids, self.args.device)
+
+
+class _Gather(torch.autograd.Function):
+    """Gather equal shapes from all processes along the first axis; gradients find their way back."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, accelerator: Any) -> torch.Tensor:
+        ctx.accelerator, ctx.count = accelerator, len(value)
+        return accelerator.gather(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        whole = ctx.accelerator.reduce(gradient.contiguous(), reduction="sum")
+        start = ctx.accelerator.process_index * ctx.count
+        return whole[start : start + ctx.count], None
 
 
 class _NewCodebook(TrainerCallback):

@@ -33,10 +33,14 @@ class LiveRows:
         table: float32 (codes, D): the vector of every code, position by position, not scaled. Its gradient goes to the
             live tools that carry a code, as that of the mean which it is.
         own: float32 (M, code_length, D): for each live tool, what it alone gives to each of its codes.
+        norms: float32 (code_length,): mean norm of the carried rows of each position, without gradient.
+        positions: int64 (codes,): position of each row.
     """
 
     table: Tensor
     own: Tensor
+    norms: Tensor
+    positions: Tensor
 
 
 class _Step:
@@ -146,7 +150,7 @@ class CodeRowBank:
         Args:
             gists: Current gist outputs of the live tools, (M, V, D), with gradient.
             tools: Their numbers in the catalogue, int64 (M,), each once.
-            others: Gist outputs and numbers of tools that are live in other processes; without gradient.
+            others: Gist outputs and numbers of tools that are live in other processes (own ones are passed over).
 
         Returns:
             The rows. Codes that no tool carries have the inverse PCA of their centroid.
@@ -155,7 +159,7 @@ class CodeRowBank:
         everyone, numbers = gists, tools
         if others is not None and len(others[1]):
             new = ~torch.isin(others[1], tools)
-            everyone = torch.cat([gists, others[0][new].to(gists).detach()])
+            everyone = torch.cat([gists, others[0][new].to(gists)])
             numbers = torch.cat([tools, others[1][new]])
         before = self.cache[numbers.cpu()].to(self.device)
         tables, own = [], []
@@ -169,7 +173,12 @@ class CodeRowBank:
             means = self._expand((self._sums[position] + change) / counts.clamp(min=1), position)
             tables.append(torch.where(counts > 0, means, self._fallback[position]))
             own.append(self._expand(entering[: len(tools)], position))
-        return LiveRows(torch.cat(tables), torch.stack(own, dim=1))
+        norms = [
+            part.detach().norm(dim=1)[counts > 0].mean() for part, counts in zip(tables, self._counts, strict=True)
+        ]
+        sizes = torch.tensor(self.sizes, device=self.device)
+        positions = torch.arange(len(sizes), device=self.device).repeat_interleave(sizes)
+        return LiveRows(torch.cat(tables), torch.stack(own, dim=1), torch.stack(norms), positions)
 
     @torch.no_grad()
     def update(self, gists: Tensor, tools: Tensor) -> None:

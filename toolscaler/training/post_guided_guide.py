@@ -40,6 +40,8 @@ IGNORE_INDEX = -100
 
 _CHUNK = 8192
 _TINY = 1e-12
+# Vectors shorter than this share of the others hold nothing but rounding.
+_FLAT = 1e-4
 
 
 @dataclass(frozen=True)
@@ -148,30 +150,56 @@ class FrozenGuide:
             )
         before = nn.functional.pad(labels[:, 1:] != IGNORE_INDEX, (0, 1))  # positions whose next token counts
         targets = labels[:, 1:][before[:, :-1]]
+        # Gradients of rows cross processes, so that every process must send some, even where it has nothing to say.
+        nothing = live.table.sum() * 0.0
         if not len(targets):
-            return embeds.sum() * 0.0, before.sum()
+            return nothing, before.sum()
         with self._head(before, mentions, live):
             outputs = self.model(inputs_embeds=embeds, attention_mask=batch["trajectory_mask"], use_cache=False)
         if len(outputs.logits) != len(targets):
             raise TrainingError(
-                f"the tuned model: expected logits of {len(targets)} positions, got shape {tuple(outputs.logits.shape)}; "
+                f"the tuned model: expected logits of {len(targets)} positions, got {tuple(outputs.logits.shape)}; "
                 "its forward was replaced (a trainer does that): save it and load it with from_pretrained"
             )
         total = nn.functional.cross_entropy(outputs.logits.float(), targets, reduction="sum")
-        return total, before.sum()
+        return total + nothing, before.sum()
 
     def _scaled(self, vectors: Tensor, norm: float) -> Tensor:
         if self.scale == "none":
             return vectors
         return vectors * (norm / vectors.norm(dim=-1, keepdim=True).clamp(min=_TINY))
 
+    def _gradient(self, vectors: Tensor, live: LiveRows, positions: Tensor, norm: float) -> Tensor:
+        """Give zeros that carry the gradient of scaled vectors.
+
+        Scaling a vector to ``norm`` multiplies gradients by ``norm`` over its length, which has no bound: a tool alone
+        in its first cluster leaves a residual of nearly nothing. So one factor serves all rows of a position, that of
+        their mean length. What would only change the length is left out, as in the derivative of the scaling.
+
+        Args:
+            vectors: float32 (..., D), not scaled.
+            live: The rows of this step.
+            positions: int64, the code position of each vector.
+            norm: Length after scaling.
+        """
+        if self.scale == "none":
+            return vectors - vectors.detach()
+        factors = torch.where(live.norms > _FLAT * live.norms.max(), norm / live.norms.clamp(min=_TINY), 0.0)
+        fixed = vectors.detach()
+        length = fixed.norm(dim=-1, keepdim=True)
+        pointing = length > _FLAT * live.norms[positions][..., None]  # else the direction is rounding too
+        direction = torch.where(pointing, fixed / length.clamp(min=_TINY), 0.0)
+        change = vectors - fixed
+        change = change - (change * direction).sum(-1, keepdim=True) * direction
+        return change * factors[positions][..., None]
+
     def _straight_through(self, mentions: _Mentions, live: LiveRows, norm: float) -> tuple[Tensor, Tensor]:
         """Give the rows of the mentioned codes, (Q, P, D), without gradient, and a zero that carries the gradient."""
         rows = self._scaled(live.table.detach(), norm)[mentions.places]
         if not len(live.own):
             return rows, torch.zeros_like(rows)
-        own = self._scaled(live.own, norm)
-        zero = (own - own.detach())[mentions.slots.clamp(min=0)]
+        places = torch.arange(live.own.shape[1], device=rows.device).expand(live.own.shape[:2])
+        zero = self._gradient(live.own, live, places, norm)[mentions.slots.clamp(min=0)]
         return rows, zero * (mentions.slots >= 0)[:, None, None]
 
     def _input_rows(self, mentions: _Mentions, live: LiveRows) -> Tensor:
@@ -198,7 +226,9 @@ class _CodeColumns:
 
     def __init__(self, guide: FrozenGuide, before: Tensor, mentions: _Mentions, live: LiveRows) -> None:
         self.guide = guide
-        self.table = guide._scaled(live.table, guide._head_norm) * guide._head_factor
+        table = guide._scaled(live.table.detach(), guide._head_norm)
+        table = table + guide._gradient(live.table, live, live.positions, guide._head_norm)
+        self.table = table * guide._head_factor
         self.zero = guide._straight_through(mentions, live, guide._head_norm)[1] * guide._head_factor
         # Number of (mention, position) behind each counted position, -1 for text.
         numbers = torch.arange(mentions.places.numel(), device=before.device).view(mentions.places.shape)
