@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from toolscaler import GenerativeRetriever
-from toolscaler.errors import ArtifactError, ConfigError
+from toolscaler.errors import ArtifactError, ConfigError, HubError
 from toolscaler.hub import Artifact, ArtifactManifest, save_artifact, seal_artifact, tokenizer_sha256
 
 
@@ -298,3 +299,8 @@ def test_no_path_of_this_machine_goes_along(parts, codes, base_folder, tmp_path)
     # A base that only this machine has is not left out.
     assert loaded.config.weights == "model"
     assert parts.same_weights(loaded, compressor)
+
+
+def test_a_hub_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(HubError("no", repo_id="me/x", status=403)))
+    assert (str(error), error.repo_id, error.status) == ("me/x: no", "me/x", 403)

@@ -256,7 +256,12 @@ class Artifact:
         from toolscaler.data import AgentProtocol
         from toolscaler.data.protocol import PROTOCOL_FILE
 
-        return AgentProtocol.load(self.folder) if PROTOCOL_FILE in self.manifest.files else None
+        if PROTOCOL_FILE not in self.manifest.files:
+            return None
+        try:
+            return AgentProtocol.load(self.folder)
+        except ArtifactError as error:
+            raise ArtifactError(str(error)[:500]) from error  # it may quote a value of any length
 
 
 def load_artifact(folder: Path, kwargs: dict[str, Any]) -> tuple[Any, ToolscalerTokenizer]:

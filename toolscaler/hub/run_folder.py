@@ -12,7 +12,6 @@ from toolscaler.hub.card import CardFacts
 
 # Of the settings of a run, those that a reader of the card wants: dotted key -> how the card calls it.
 _SETTINGS = {
-    "data.tools": "tools",
     "data.split": "split of queries",
     "compression.num_gist_tokens": "gist tokens a tool",
     "codebook.num_levels": "levels",
@@ -113,7 +112,7 @@ def _get(config: Mapping[str, Any], key: str) -> Any:
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    return value.rpartition("/")[2] if key == "data.tools" and isinstance(value, str) else value
+    return value
 
 
 def _json(path: Path) -> Any:
