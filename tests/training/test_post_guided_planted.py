@@ -28,7 +28,7 @@ from toolscaler.training import (
 from toolscaler.training.compression import finalize
 
 PAIRS = 12
-SEED = 0
+SEED = 0  # seeds 0, 1, 2: co-used from 2.83, 3.25, 3.25 to 2.08, 2.08, 2.00; random pairs stay at 3.1 to 3.2
 FIT = {"num_levels": 2, "num_centroids": 6, "reduced_dim": 8, "seed": SEED}
 
 
@@ -86,11 +86,10 @@ def test_co_used_tools_draw_together_and_others_do_not(make_tiny_tokenizer, make
     retrieval.train()
     retrieval.model.save_pretrained(tmp_path / "tuned")
 
-    # Round 1. A larger weight than the paper's does in seconds what usage does over a longer training.
+    # Round 1.
     settings = PostGuidedConfig(
         num_train_epochs=60,
         learning_rate=1e-3,
-        trajectory_weight=5.0,
         rows_per_document=4,
         lora_r=8,
         **common,
@@ -112,13 +111,13 @@ def test_co_used_tools_draw_together_and_others_do_not(make_tiny_tokenizer, make
     assert len(pairs) == PAIRS
     before = pair_distances(codebook.codes, pairs)
     after = pair_distances(guided.bank.codebook.codes, pairs)
-    assert after["co_used"] < before["co_used"] - 0.3
+    assert after["co_used"] < before["co_used"] - 0.4
     assert after["random"] > before["random"] - 0.3
-    assert after["co_used"] < after["random"] - 0.4
+    assert after["co_used"] < after["random"] - 0.6
     points = guided.bank.cache.numpy().reshape(len(ids), -1)
     points = points - points.mean(axis=0)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     cosine = points @ points.T
     partners = cosine[pairs[:, 0], pairs[:, 1]]
-    assert partners.mean() > 0.4
+    assert partners.mean() > 0.25
     assert (cosine.sum() - len(ids) - 2 * partners.sum()) / (len(ids) * (len(ids) - 2)) < 0.1
