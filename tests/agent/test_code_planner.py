@@ -158,10 +158,14 @@ def test_scores_are_those_of_the_model(make, executor):
 
 
 @pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
-@pytest.mark.parametrize("finish_documentation", [False, True], ids=["short", "long"])
-def test_the_model_reads_what_it_was_trained_on(make, executor, chat, finish_documentation, monkeypatch):
+@pytest.mark.parametrize(
+    "shown",
+    [{"finish_documentation": False}, {}, {"documentation": False}],
+    ids=["short", "long", "bare"],
+)
+def test_the_model_reads_what_it_was_trained_on(make, executor, chat, shown, monkeypatch):
     """The ids before codes and before arguments are a prefix of the trained row of the same trajectory."""
-    protocol = AgentProtocol(finish_documentation=finish_documentation)
+    protocol = AgentProtocol(**shown)
     planner = make(1, chat=chat, protocol=protocol, max_parallel_calls=3)
     asked = []
     original = planner._text.forward

@@ -88,6 +88,8 @@ def test_one_step_and_an_answer() -> None:
     assert said(trajectory, AgentProtocol(None)) == [("system", "You have these tools: ..."), *expected]
     short = said(trajectory, AgentProtocol("", finish_documentation=False))
     assert short == [*expected[:5], ("assistant", "\n".join([expected[5][1], expected[7][1]]))]
+    bare = said(trajectory, AgentProtocol("", documentation=False))
+    assert bare == [expected[0], ("assistant", "\n".join([expected[1][1], expected[3][1]])), expected[4], short[-1]]
 
 
 def test_several_calls_errors_and_results_that_are_missing() -> None:
@@ -186,6 +188,8 @@ def test_a_protocol_is_saved_with_its_model(tmp_path) -> None:
         AgentProtocol.load(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="finish_documentation"):
         AgentProtocol(finish_documentation="no")
+    with pytest.raises(ConfigError, match=r"protocol\.documentation"):
+        AgentProtocol(documentation=None)
 
 
 def test_marks_in_wide_letters_lose_their_meaning_too():

@@ -93,20 +93,28 @@ class AgentProtocol:
         finish_documentation: Whether the documentation of :data:`~toolscaler.data.FINISH_TOOL` is put in like that of
             any other tool. Its arguments are the same in every trajectory, so leaving it out saves tokens.
         template_arguments: Arguments for the chat template, for example ``{"enable_thinking": false}``.
+        documentation: Whether the documentation of the chosen tool is put in before its arguments (paper: yes). A model
+            too small to make use of it reads half as much without.
     """
 
     system_prompt: str | None = SYSTEM_PROMPT
     finish_documentation: bool = True
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    documentation: bool = True
 
     def __post_init__(self) -> None:
         if self.system_prompt is not None and not isinstance(self.system_prompt, str):
             raise ConfigError("protocol.system_prompt", self.system_prompt, "text or None")
-        if not isinstance(self.finish_documentation, bool):
-            raise ConfigError("protocol.finish_documentation", self.finish_documentation, "true or false")
+        for key in ("documentation", "finish_documentation"):
+            if not isinstance(getattr(self, key), bool):
+                raise ConfigError(f"protocol.{key}", getattr(self, key), "true or false")
         if not isinstance(self.template_arguments, Mapping):
             raise ConfigError("protocol.template_arguments", self.template_arguments, "a mapping")
         object.__setattr__(self, "template_arguments", dict(self.template_arguments))
+
+    def shows_documentation(self, tool: str) -> bool:
+        """Say whether a tool's documentation is put in after its codes."""
+        return self.documentation and (self.finish_documentation or tool != FINISH_TOOL)
 
     def save(self, folder: str | Path) -> None:
         """Write :data:`PROTOCOL_FILE` into a model folder."""
@@ -305,7 +313,7 @@ def trajectory_turns(
             waiting = ""
             for place, (call, result) in enumerate(pairs):
                 document = _document(call.tool, documents)
-                shown = call.tool != FINISH_TOOL or protocol.finish_documentation
+                shown = protocol.shows_documentation(call.tool)
                 if shown:
                     turns.append(documentation_turn(document if left_out <= 0 else None))
                     left_out -= 1

@@ -38,6 +38,9 @@ class TrajectoryArguments:
     unknown_tools: str = field(default="raise", metadata={"help": "raise, or skip trajectories with unknown tools."})
     system_prompt: str = field(default=SYSTEM_PROMPT, metadata={"help": "System turn; empty: none."})
     finish_documentation: bool = field(default=True, metadata={"help": "Show the documentation of Finish too."})
+    tool_documentation: bool = field(
+        default=True, metadata={"help": "Show a chosen tool's documentation (paper: yes)."}
+    )
 
 
 def make_parser() -> TrlParser:
@@ -62,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         _read(arguments.train_trajectories, documents, arguments),
         documents,
         config,
-        protocol=AgentProtocol(arguments.system_prompt, arguments.finish_documentation),
+        protocol=AgentProtocol(
+            arguments.system_prompt, arguments.finish_documentation, documentation=arguments.tool_documentation
+        ),
         evaluation=evaluation,
     )
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(config.output_dir))
