@@ -34,6 +34,7 @@ _PUBLIC: dict[str, str] = {
     "CompositeExecutor": "toolscaler.agent.executors.composite",
     "Credentials": "toolscaler.agent.executors.http_client",
     "ExecutorLimits": "toolscaler.agent.executors.limits",
+    "Grounding": "toolscaler.agent.grounding",
     "HeldOutMargins": "toolscaler.agent.abstention",
     "MCPExecutor": "toolscaler.agent.executors.mcp",
     "OpenAPIExecutor": "toolscaler.agent.executors.openapi",
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from toolscaler.agent.executors.openapi import OpenAPIExecutor
     from toolscaler.agent.executors.python import PythonExecutor
     from toolscaler.agent.executors.stabletoolbench import StableToolBenchExecutor
+    from toolscaler.agent.grounding import Grounding
     from toolscaler.agent.openai_messages import (
         from_openai_messages,
         function_names,
@@ -131,6 +133,7 @@ __all__ = [
     "CompositeExecutor",
     "Credentials",
     "ExecutorLimits",
+    "Grounding",
     "HeldOutMargins",
     "MCPExecutor",
     "OpenAPIExecutor",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -32,11 +32,21 @@ class TextClosing:
     Args:
         schema: A schema as :class:`~toolscaler.agent.argument_schema.SchemaBuilder` makes them.
         vocabulary: What the model can write; ends hold no other characters.
+        wider: The schema that this one was narrowed from, whose rules are searched instead: what is found for a rule is
+            kept, and a narrower schema serves one call. Default: the schema itself.
+        words: Texts with which an open text may have to go on before it can end.
     """
 
-    def __init__(self, schema: Mapping[str, Any], vocabulary: ArgumentVocabulary) -> None:
+    def __init__(
+        self,
+        schema: Mapping[str, Any],
+        vocabulary: ArgumentVocabulary,
+        wider: Mapping[str, Any] | None = None,
+        words: Sequence[str] = (),
+    ) -> None:
         self._fixed = sorted(set(_fixed_texts(schema)), key=len)
-        self._rules = list(dict.fromkeys(_rules(schema)))
+        self._rules = list(dict.fromkeys(_rules(schema if wider is None else wider)))
+        self._words = sorted({word.encode() for word in words}, key=len)
         self._any = vocabulary.any_character
 
     def end(self, written: bytes, fits: Callable[[bytes], bool]) -> bytes | None:
@@ -54,6 +64,10 @@ class TextClosing:
         """
         if fits(b'"') and not in_text(written + b'"'):
             return b'"'
+        for word in self._words:
+            for begun in range(len(word) - 1, 0, -1):
+                if written.endswith(word[:begun]) and fits(word[begun:] + b'"'):
+                    return word[begun:] + b'"'
         opened = _opened(written)
         if opened is None:
             return None

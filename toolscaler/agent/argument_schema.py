@@ -7,7 +7,8 @@ and named, so that the caller knows what is checked after generation only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -37,6 +38,9 @@ _AFTERWARDS = frozenset(
     | {"unevaluatedItems", "unevaluatedProperties", "$dynamicRef", "$recursiveRef"}
 )
 _COMPOSED = ("allOf", "anyOf", "oneOf")
+
+#: Takes a leaf's type, its schema and the engine's schema of it; gives a narrower one of the latter, or ``None``.
+Narrowing = Callable[[str, Mapping[str, Any], dict[str, Any]], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,11 @@ class SchemaBuilder:
         pattern_fits: Says whether the engine takes a pattern.
         one_of: Keep ``oneOf``, which the engine takes only where the branches cannot overlap; else ``anyOf``.
         types_only: Leave out composition, patterns and formats.
+        narrow: What narrows texts and numbers without ``enum`` or ``const``. It is not asked about the values of free
+            properties, about texts in an intersection, and where ``oneOf`` counts which branches fit.
 
     Attributes:
+        narrowed: Leaves that were narrowed.
         notes: What was left out: a place in the schema and a keyword, for example ``$.properties.a: uniqueItems``.
     """
 
@@ -93,12 +100,14 @@ class SchemaBuilder:
         *,
         one_of: bool = True,
         types_only: bool = False,
+        narrow: Narrowing | None = None,
     ) -> None:
         self._root, self._limits, self._pattern_fits = root, limits, pattern_fits
         self._one_of, self._types_only = one_of, types_only
         self._nodes = 0
         self._defs: dict[str, Any] = {}
-        self._names: dict[tuple[str, bool], str] = {}
+        self._names: dict[tuple[str, bool, bool], str] = {}
+        self._narrow, self.narrowed = narrow, 0
         self.notes: list[str] = []
 
     def build(self) -> dict[str, Any]:
@@ -171,7 +180,8 @@ class SchemaBuilder:
             self._note(place, keyword)
         if len(values) > self._limits.max_enum:
             self._note(place, "enum")
-            return self._typed({"type": sorted(set.union(*map(_kinds, values)))}, place, False)
+            with self._as_it_is():
+                return self._typed({"type": sorted(set.union(*map(_kinds, values)))}, place, False)
         return {"enum": values} if values else False
 
     def _composed(self, schema: Mapping[str, Any], keys: list[str], place: str, inside: bool) -> Any:
@@ -194,6 +204,11 @@ class SchemaBuilder:
         return parts[0] if len(parts) == 1 else {"allOf": parts}
 
     def _options(self, schema: Mapping[str, Any], key: str, place: str, inside: bool) -> Any:
+        if key == "oneOf" and self._narrow is not None:
+            if not _disjoint(schema[key]):
+                with self._as_it_is():  # a value that leaves one branch must not come to fit exactly one
+                    return self._options(schema, key, place, inside)
+            key, schema = "anyOf", {**schema, "anyOf": schema[key]}  # the same, and the engine sees it
         kinds = schema.get("type")
         built = []
         for number, option in enumerate(schema[key]):
@@ -223,9 +238,10 @@ class SchemaBuilder:
             if not (isinstance(target, Mapping) and set(target) == {"$ref"}):
                 break
             reference = target["$ref"]
-        name = self._names.get((reference, inside))
+        known = (reference, inside, self._narrow is None)
+        name = self._names.get(known)
         if name is None:
-            name = self._names[(reference, inside)] = f"ref{len(self._names)}"
+            name = self._names[known] = f"ref{len(self._names)}"
             built = self._node(target, str(reference), inside)
             if built is False:
                 raise ArgumentError("invalid_schema", f"{place}: nothing fits {reference!r}")
@@ -266,10 +282,31 @@ class SchemaBuilder:
             else:
                 made = {"type": kind}
             if made is not False:
-                built.append(made)
+                built.append(self._leaf(kind, schema, made, inside))
         if not built:
             return False
         return built[0] if len(built) == 1 else {"anyOf": built}
+
+    @contextmanager
+    def _as_it_is(self) -> Generator[None, None, None]:
+        """Narrow nothing meanwhile."""
+        narrow, self._narrow = self._narrow, None
+        try:
+            yield
+        finally:
+            self._narrow = narrow
+
+    def _leaf(self, kind: str, schema: Mapping[str, Any], made: dict[str, Any], inside: bool) -> dict[str, Any]:
+        """Narrow a text or a number; long lists of values are written once."""
+        if self._narrow is None or kind not in ("string", "number", "integer") or (inside and kind == "string"):
+            return made
+        found = self._narrow(kind, schema, made)
+        if found is None:
+            return made
+        self.narrowed += 1
+        name = next((name for name, node in self._defs.items() if node is found), f"narrowed{self.narrowed}")
+        self._defs[name] = found
+        return {"$ref": f"#/$defs/{name}"}
 
     def _string(self, schema: Mapping[str, Any], place: str, inside: bool) -> dict[str, Any]:
         made: dict[str, Any] = {"type": "string", **_taken(schema, ("minLength", "maxLength"))}
@@ -339,7 +376,8 @@ class SchemaBuilder:
         if more is False:
             made["additionalProperties"] = False
         elif not inside or isinstance(more, Mapping):
-            made["additionalProperties"] = self._node(more, f"{place}.additionalProperties", inside)
+            with self._as_it_is():
+                made["additionalProperties"] = self._node(more, f"{place}.additionalProperties", inside)
         self._property_counts(schema, made, place, inside)
         return made
 
@@ -357,7 +395,8 @@ class SchemaBuilder:
         more = schema.get("additionalProperties", True)
         for name in required:
             if name not in built and not inside:
-                found = self._node(more, f"{place}.{name}", inside)
+                with self._as_it_is():
+                    found = self._node(more, f"{place}.{name}", inside)
                 if found is False and not schema.get("patternProperties"):
                     return None
                 if found is not False:
@@ -368,7 +407,8 @@ class SchemaBuilder:
         kept = {}
         for pattern, item in patterns.items():
             spelled = None if self._types_only else grammar_pattern(pattern)
-            found = self._node(item, f"{place}.patternProperties", inside)
+            with self._as_it_is():
+                found = self._node(item, f"{place}.patternProperties", inside)
             if spelled is None or found is False or not self._pattern_fits(spelled):
                 self._note(place, "patternProperties")
             else:
@@ -398,6 +438,19 @@ class SchemaBuilder:
 
 def _taken(schema: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: schema[key] for key in keys if key in schema}
+
+
+def _disjoint(options: Any) -> bool:
+    """Say whether no value can fit two branches, since their types differ."""
+    seen: set[str] = set()
+    for option in options:
+        kinds = option.get("type") if isinstance(option, Mapping) else None
+        names = {kinds} if isinstance(kinds, str) else set(kinds) if isinstance(kinds, list) else set()
+        names = {"number" if name == "integer" else name for name in names}
+        if not names or names & seen:
+            return False
+        seen |= names
+    return True
 
 
 def _kinds(value: Any) -> set[str]:

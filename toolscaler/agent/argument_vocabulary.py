@@ -118,12 +118,19 @@ class ArgumentVocabulary:
         return found, max(map(len, found), default=0)
 
     @cached_property
-    def any_character(self) -> str:
-        """Any character that the vocabulary can write inside of a JSON text, as a regular expression."""
+    def characters(self) -> frozenset[str] | None:
+        """The characters that the vocabulary can write inside of a JSON text; ``None``: all of them."""
         if all(self.spell(bytes([byte])) for byte in (*range(0x20, 0xC0), *range(0xC2, 0xF5))):
-            return "(?s:.)"
+            return None
         texts = (text.decode("utf-8", "ignore") for text in self._spellings[0])
-        codes = sorted({ord(char) for text in texts for char in text if self.spell(char.encode())})
+        return frozenset(char for text in texts for char in text if self.spell(char.encode()))
+
+    @cached_property
+    def any_character(self) -> str:
+        """Any of :attr:`characters`, as a regular expression."""
+        if self.characters is None:
+            return "(?s:.)"
+        codes = sorted(map(ord, self.characters))
         ranges: list[list[int]] = []
         for code in codes:
             if ranges and code == ranges[-1][1] + 1:

@@ -7,23 +7,26 @@ grammars.
 
 from __future__ import annotations
 
+import bisect
+import copy
 import hashlib
 import json
 import logging
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from toolscaler.agent.argument_closing import TextClosing
-from toolscaler.agent.argument_schema import ArgumentLimits, SchemaBuilder, TooManyNodes
+from toolscaler.agent.argument_schema import ArgumentLimits, Narrowing, SchemaBuilder, TooManyNodes
 from toolscaler.agent.argument_size import largest_growth
 from toolscaler.agent.argument_text import ArgumentError, parse_arguments, tool_document
 from toolscaler.agent.argument_vocabulary import NEVER, ArgumentVocabulary, engine, in_text
-from toolscaler.agent.executors.checking import ArgumentChecker
+from toolscaler.agent.executors.checking import ArgumentChecker, CheckFailed
 from toolscaler.agent.executors.limits import ExecutorLimits
 from toolscaler.data.documents import ToolDocument
 from toolscaler.errors import ConfigError, DecodingError
@@ -87,7 +90,10 @@ class ArgumentGrammar:
         self._lock = threading.Lock()
         self._closing: TextClosing | None = None
         self._bytes: Any = None
-        self._compile(_plain_schema(self.document, self._check_limits))
+        self._narrowed_from: tuple[ArgumentGrammar, tuple[str, ...]] | None = None
+        self._numbers: list[int | float] = []
+        self._schema = _plain_schema(self.document, self._check_limits)
+        self._compile(self._schema)
         if self.level != LEVELS[0]:
             logger.warning(
                 "arguments of %r: the grammar falls back to level %r; left to the check afterwards: %s",
@@ -100,28 +106,68 @@ class ArgumentGrammar:
     def _compile(self, schema: dict[str, Any]) -> None:
         """Try the levels one after the other."""
         problem = ""
-        for level, options in (
+        ladder: tuple[tuple[str, dict[str, bool]], ...] = (
             ("schema", {}),
             ("schema", {"one_of": False}),
             ("types", {"one_of": False, "types_only": True}),
             ("object", {}),
-        ):
-            builder = SchemaBuilder(_ANY_OBJECT if level == "object" else schema, self.limits, _pattern_fits, **options)
+        )
+        for level, options in ladder:
+            given = _ANY_OBJECT if level == "object" else schema
+            builder = SchemaBuilder(given, self.limits, _pattern_fits, narrow=None, **options)
             try:
                 built = builder.build()
             except TooManyNodes:
                 continue
             problem, matcher = self._try(built)
             if matcher is not None:
-                self.level, self.engine_schema, self._matcher = level, built, matcher
-                self.growth = largest_growth(built)
+                self.level, self._options = level, options
                 self.weakened = tuple(builder.notes) if level != "object" else ("$: everything but the type",)
-                text = json.dumps(built, sort_keys=True)
-                self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
+                self._set(built, matcher)
                 return
             if level == "schema" and "Unsatisfiable" in problem:
                 raise ArgumentError("invalid_schema", f"no arguments fit the schema: {problem:.200}")
         raise DecodingError(f"the grammar engine refuses even a plain JSON object: {problem:.200}")
+
+    def _set(self, built: dict[str, Any], matcher: Any) -> None:
+        self.engine_schema, self._matcher = built, matcher
+        self.growth = largest_growth(built)
+        self.fingerprint = hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest()
+
+    def narrowed(
+        self, narrow: Narrowing, words: Sequence[str] = (), numbers: Sequence[int | float] = ()
+    ) -> ArgumentGrammar:
+        """Give a grammar of the same tool that allows fewer values; :meth:`parse` checks against the tool's own schema.
+
+        Args:
+            narrow: What narrows the leaves of the schema.
+            words: Texts with which an open text may have to go on before it can end.
+            numbers: Numbers that are meant where one is written that differs by the last bits: the engine reads about
+                one number of 17 digits in ten as a neighbour of it.
+
+        Returns:
+            A grammar that nothing keeps; this one where nothing was narrowed.
+
+        Raises:
+            DecodingError: The engine does not take the narrower schema, or nothing fits it.
+        """
+        if self.level == LEVELS[-1]:
+            return self
+        builder = SchemaBuilder(self._schema, self.limits, _pattern_fits, narrow=narrow, **self._options)
+        try:
+            built = builder.build()
+        except (TooManyNodes, ArgumentError) as error:
+            raise DecodingError(f"the narrower schema cannot be built: {error!s:.200}") from error
+        if not builder.narrowed:
+            return self
+        problem, matcher = self._try(built)
+        if matcher is None:
+            raise DecodingError(f"the grammar engine refuses the narrower schema: {problem:.200}")
+        made = copy.copy(self)
+        made._lock, made._closing, made._bytes = threading.Lock(), None, None
+        made._narrowed_from, made._numbers = (self, tuple(words)), sorted(numbers)
+        made._set(built, matcher)
+        return made
 
     def _try(self, schema: dict[str, Any]) -> tuple[str, Any]:
         """Compile a schema and take the first step; give the problem, or the matcher."""
@@ -143,7 +189,8 @@ class ArgumentGrammar:
         """What finds the ends of texts; made at first use."""
         with self._lock:
             if self._closing is None:
-                self._closing = TextClosing(self.engine_schema, self.vocabulary)
+                base, words = self._narrowed_from or (self, ())
+                self._closing = TextClosing(self.engine_schema, self.vocabulary, base.engine_schema, words)
             return self._closing
 
     def byte_matcher(self) -> Any:
@@ -166,7 +213,29 @@ class ArgumentGrammar:
         Raises:
             ArgumentError: The text is incomplete, or does not fit what :attr:`weakened` names.
         """
-        return parse_arguments(text, self.document, limits=self._check_limits, checker=self._checker, single_keys=False)
+        found = parse_arguments(
+            text, self.document, limits=self._check_limits, checker=self._checker, single_keys=False
+        )
+        meant = _nearest(found, self._numbers) if self._numbers else found
+        if meant == found:
+            return found
+        try:
+            return self._checker.check(meant)
+        except CheckFailed:
+            return found
+
+
+def _nearest(value: Any, numbers: Sequence[int | float]) -> Any:
+    """Give JSON data with each decimal number replaced by the known one from which only the last bits part it."""
+    if isinstance(value, dict):
+        return {key: _nearest(item, numbers) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_nearest(item, numbers) for item in value]
+    if not isinstance(value, float):
+        return value
+    at = bisect.bisect_left(numbers, value)
+    near = min(numbers[max(at - 1, 0) : at + 1], key=lambda number: abs(number - value))
+    return near if near != value and abs(near - value) <= 8 * math.ulp(value) else value
 
 
 def _engine_grammar(schema: Mapping[str, Any]) -> str:
@@ -175,7 +244,7 @@ def _engine_grammar(schema: Mapping[str, Any]) -> str:
 
 
 def _plain_schema(document: ToolDocument, limits: ExecutorLimits) -> dict[str, Any]:
-    from toolscaler.agent.executors.checking import CheckFailed, check_schema_size
+    from toolscaler.agent.executors.checking import check_schema_size
     from toolscaler.data.schema import check_arguments_schema
     from toolscaler.errors import DataError
 

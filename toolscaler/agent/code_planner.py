@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from toolscaler.agent.abstention import ABSTENTION_FILE, AbstentionThreshold
 from toolscaler.agent.argument_text import ArgumentError
 from toolscaler.agent.argument_vocabulary import ArgumentVocabulary
 from toolscaler.agent.arguments import ArgumentGrammars
+from toolscaler.agent.grounding import ConversationValues, Grounder, Grounding
 from toolscaler.agent.planning import REFUSED_FINISH, Plan, PlannedCall, Planner, PlanRequest, TextDelta
 from toolscaler.agent.text_model import ReadText, TextModel
 from toolscaler.data.documents import ToolDocument
@@ -78,6 +79,8 @@ class CodePlanner(Planner):
         abstain_below: Margin (log-probability of the best tool less that of the runner-up) under which no tool is
             called; ``None``: never. :func:`~toolscaler.agent.calibrate_abstention` finds one.
         abstain_with: What is said then.
+        grounding: Hold the values that are written to what stands in the conversation: true for all of it, a
+            :class:`~toolscaler.agent.Grounding` or its fields for a part. Default: not at all.
 
     Raises:
         DecodingError: The model has no rows for the code tokens, is no decoder-only model, or has a tokenizer that
@@ -101,6 +104,7 @@ class CodePlanner(Planner):
         max_parallel_calls: int = 4,
         abstain_below: float | None = None,
         abstain_with: Abstention = "say",
+        grounding: bool | Mapping[str, Any] | Grounding = False,
     ) -> None:
         counts = {
             "num_beams": num_beams,
@@ -115,6 +119,7 @@ class CodePlanner(Planner):
             raise ConfigError("CodePlanner.temperature", temperature, "a number from 0")
         if abstain_with not in ("say", "ask"):
             raise ConfigError("CodePlanner.abstain_with", abstain_with, "'say' or 'ask'")
+        self.grounder = Grounder(Grounding.of(grounding))
         check_model(model, tokenizer.required_vocab_size)
         if FINISH_TOOL not in tokenizer.tool_index:
             raise EmptyCatalogueError(
@@ -186,7 +191,7 @@ class CodePlanner(Planner):
         turns = self._turns(request)
         prompt = self.encoder.encode_prompt(turns)
         with self._reading(prompt) as text:
-            writer = Writer(self, text, request)
+            writer = Writer(self, text, request, values=self.grounder.values(request.messages))
             try:
                 return (yield from self._write(writer, trie, turns, prompt, request))
             except Spent:
@@ -241,7 +246,7 @@ class CodePlanner(Planner):
     ) -> tuple[list[Turn], list[int]]:
         """Put a tool's documentation behind its code; give the turns, and the ids up to its Action Input."""
         codes = self.tokenizer.encode_tool(tool)
-        if tool == FINISH_TOOL and not self.protocol.finish_documentation:
+        if not self.protocol.shows_documentation(tool):
             return turns, written + codes + encode_foreign_text(self.tokenizer, f"\n{ACTION_INPUT}")
         if thought is not None:
             turns = [*turns, action_turn(thought, tool, code)]
@@ -394,6 +399,7 @@ class Writer:
     text: ReadText
     request: PlanRequest
     tokens: int = 0
+    values: ConversationValues | None = field(default=None, kw_only=True)
 
     def read(self, ids: list[int]) -> torch.Tensor:
         """Give the logits of the token behind ids, float32 (vocabulary,)."""
@@ -447,19 +453,28 @@ class Writer:
         """
         planner = self.planner
         try:
-            matcher = planner.grammars.get(document).matcher()
+            grammar = planner.grammars.get(document)
+            matcher = planner.grounder.matcher(grammar, self.values)
         except ArgumentError as error:
             return "{}", {}, error
         ids, shown = list(written), ""
         while not matcher.complete:
             if len(ids) - len(written) >= planner.max_argument_tokens:
                 endless = self._close(matcher)
+                plain = planner.grounder.released(matcher, grammar, endless) if endless is not None else None
+                if plain is not None:
+                    matcher, endless = plain, self._close(plain)
                 if endless is not None:
                     return "{}", {}, endless
                 break
             try:
                 allowed = torch.from_numpy(matcher.allowed())
-            except DecodingError as error:  # this schema asks for what the tokenizer cannot write
+            except DecodingError as error:
+                plain = planner.grounder.released(matcher, grammar, error)
+                if plain is not None:
+                    matcher = plain
+                    continue
+                # This schema asks for what the tokenizer cannot write.
                 return "{}", {}, ArgumentError("invalid_schema", f"{document.id!r} cannot be called: {error}")
             token = planner.choose(self.read(ids), allowed)
             self.count()
@@ -539,5 +554,6 @@ _OPTIONS = frozenset(
         "max_parallel_calls",
         "abstain_below",
         "abstain_with",
+        "grounding",
     }
 )
