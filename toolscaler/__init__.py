@@ -11,6 +11,7 @@ from toolscaler._version import __version__
 _PUBLIC: dict[str, str] = {
     "AgentConfig": "toolscaler.agent",
     "AgentProtocol": "toolscaler.data",
+    "Artifact": "toolscaler.hub",
     "AuditLog": "toolscaler.agent",
     "BM25Retriever": "toolscaler.evaluation.baselines",
     "ChatPlanner": "toolscaler.agent",
@@ -53,6 +54,7 @@ _PUBLIC: dict[str, str] = {
     "load_tool_queries": "toolscaler.data",
     "load_trajectories": "toolscaler.data",
     "ndcg_at_k": "toolscaler.evaluation",
+    "push_to_hub": "toolscaler.hub",
     "resolve_collisions": "toolscaler.codebook",
     "retrieval_trainer": "toolscaler.training.retrieval",
     "run_pipeline": "toolscaler.pipeline",
