@@ -34,6 +34,8 @@ _SMALL = {
     "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16,
     "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50,
     "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "once": 1, "twice": 2, "half": 0.5, "dozen": 12,
+    "first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9,
+    "tenth": 10, "eleventh": 11, "twelfth": 12,
 }
 # fmt: on
 
@@ -67,7 +69,7 @@ def numerals(text: str) -> Iterator[Numeral]:
     """Give the numbers of a text, in order.
 
     Decimal digits of any script, with a sign, thousands and decimals as in English (``-4,800.5``) or an exponent;
-    scales behind them (``2.5 million``, ``3k``) with and without; and English words up to billions (``twenty-five``). A
+    scales behind them (``2.5 million``, ``3k``) with and without; and English words up to billions (``twenty-five``, ``fifth``). A
     list in brackets is read as a list, ``[100,200]`` not as a hundred thousand.
 
     >>> [found.value for found in numerals("4,800 at 5.25% for two years, not -3")]
