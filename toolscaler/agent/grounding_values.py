@@ -66,14 +66,14 @@ class Numeral:
 
 
 def numerals(text: str) -> Iterator[Numeral]:
-    """Give the numbers of a text, in order.
+    """Give the numbers of a text: those in digits, then those in words.
 
     Decimal digits of any script, with a sign, thousands and decimals as in English (``-4,800.5``) or an exponent;
-    scales behind them (``2.5 million``, ``3k``) with and without; and English words up to billions (``twenty-five``, ``fifth``). A
-    list in brackets is read as a list, ``[100,200]`` not as a hundred thousand.
+    scales behind them (``2.5 million``, ``3k``) with and without; and English words up to billions (``twenty-five``,
+    ``fifth``). A list in brackets is read as a list, ``[100,200]`` not as a hundred thousand.
 
     >>> [found.value for found in numerals("4,800 at 5.25% for two years, not -3")]
-    [4800, 5.25, 2, -3]
+    [4800, 5.25, -3, 2]
     """
     listed = 0  # where the last list ends
     lists = iter(_LIST.finditer(text))
