@@ -214,6 +214,36 @@ def test_hidden_prompt_tokens_are_inner_ones_and_shift_positions() -> None:
     share = (mask[free] - hidden[:, free].float().mean(0)).numpy()
     np.testing.assert_allclose(share, 0.5, atol=0.15)
     assert torch.equal(hide_prompt_tokens(mask, labels, 0.0), mask)
+    some = hide_prompt_tokens(mask, labels, 0.99, whole=torch.tensor([True, False]))
+    assert torch.equal(some[0], mask[0])
+    assert not torch.equal(some[1], mask[1])
+
+
+def test_first_steps_join_the_rows_and_keep_their_prompts(make_model, tokenizer, rows, tmp_path) -> None:
+    codes = tokenizer.encode_tool(TOOLS[0])
+    end, first = tokenizer.eos_token_id, tokenizer.first_code_id
+    text = tokenizer("metres: 12 33 45 67 89")["input_ids"]
+    step = {"input_ids": [*text, *codes, 5, 6, end], "labels": [-100] * len(text) + [*codes, 5, 6, end]}
+    settings = config(tmp_path, prompt_token_dropout=0.9, per_device_train_batch_size=32)
+    steps = Dataset.from_list([step])
+    trainer = retrieval_trainer(make_model(), tokenizer, rows, settings, step_rows=steps)
+    plain = tokenize_retrieval_rows(tokenizer, rows, settings)
+    assert len(trainer.train_dataset) == len(plain) + 1
+    assert trainer.train_dataset[-1] == step
+    seen = []
+    trainer.model.register_forward_pre_hook(lambda _, given, named: seen.append(named), with_kwargs=True)
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.model.train()
+    trainer.compute_loss(trainer.model, dict(batch))
+    hidden = (batch["attention_mask"] - seen[0]["attention_mask"]).sum(1)
+    is_step = torch.tensor(
+        [any(0 <= label < first and label != end for label in row) for row in batch["labels"].tolist()]
+    )
+    assert is_step.sum() == 1
+    assert int(hidden[is_step]) == 0
+    assert int(hidden[~is_step].sum()) > 0
+    with pytest.raises(TrainingError, match="step_rows"):
+        retrieval_trainer(make_model(), tokenizer, rows, settings, step_rows=Dataset.from_dict({"text": ["a"]}))
 
 
 @pytest.mark.parametrize(("arch", "tie"), [("llama", False), ("llama", True), ("gemma", True)])

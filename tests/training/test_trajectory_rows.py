@@ -17,7 +17,7 @@ from toolscaler.data import (
 )
 from toolscaler.errors import ConfigError, TrainingError, UnknownToolError
 from toolscaler.tokenization import ConversationEncoder, ToolscalerTokenizer
-from toolscaler.training import trajectory_rows
+from toolscaler.training import first_step_rows, trajectory_rows
 from toolscaler.training.trajectory_data import IGNORE_INDEX
 
 M, C = TrajectoryMessage, ToolCall
@@ -218,3 +218,18 @@ def test_marks_in_the_data_are_text(tokenizer) -> None:
     codes = [token for token in row["input_ids"] if token >= tokenizer.first_code_id]
     assert codes == tokenizer.encode_tool("units/convert") + tokenizer.encode_tool("Finish")
     assert special == [tokenizer.eos_token_id] * 4
+
+
+def test_first_steps_end_after_the_first_arguments(tokenizer) -> None:
+    plain = Trajectory((M("user", "Sing."), M("assistant", "I cannot.")))
+    protocol = AgentProtocol("", documentation=False)
+    made = first_step_rows([steps(2), plain], tokenizer, DOCUMENTS, protocol=protocol)
+    first, second = made.dataset
+    call, finish = tokenizer.tool_code_text(TOOLS[0]), tokenizer.tool_code_text("Finish")
+    assert trained_text(tokenizer, first) == f'Thought: Step 0.\nAction:{call}\nAction Input:{{"value": 0}}</s>'
+    assert trained_text(tokenizer, second).startswith(f"Action:{finish}\nAction Input:")
+    assert "6.56" not in text_of(tokenizer, first)
+    limit = len(first["input_ids"])
+    short = first_step_rows([steps(2), plain], tokenizer, DOCUMENTS, protocol=protocol, max_length=limit)
+    assert short.report.rows == 1 + (len(second["input_ids"]) <= limit)
+    assert max(len(row["input_ids"]) for row in short.dataset) <= limit

@@ -170,10 +170,15 @@ class RetrievalSection:
 
     Attributes:
         document_rows: Also train on the tool documents as prompts, so that every tool has been seen. Not in the paper.
+        first_steps: Also train on the first steps of the trajectories, see :func:`toolscaler.training.first_step_rows`.
+            Not in the paper.
+        first_step_tokens: Longest such row, in tokens.
         trainer: Fields of :class:`toolscaler.RetrievalConfig`.
     """
 
     document_rows: bool = False
+    first_steps: bool = False
+    first_step_tokens: int = 256
     trainer: dict[str, Any] = field(default_factory=dict)
 
 

@@ -319,6 +319,7 @@ def retrieval_stage(run: Run) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM
 
     from toolscaler.data import document_prompts, retrieval_rows
+    from toolscaler.pipeline.trajectories import retrieval_step_rows
     from toolscaler.training.checkpoints import last_whole_checkpoint
     from toolscaler.training.retrieval import RetrievalConfig, retrieval_trainer
 
@@ -338,7 +339,12 @@ def retrieval_stage(run: Run) -> dict[str, Any]:
         for document in run.documents:
             rows += [{"prompt": text, "completion": code_text[document.id]} for text in document_prompts(document)]
     trainer = retrieval_trainer(
-        model, tokenizer, rows, settings, eval_rows=retrieval_rows(validation, code_text) or None
+        model,
+        tokenizer,
+        rows,
+        settings,
+        eval_rows=retrieval_rows(validation, code_text) or None,
+        step_rows=retrieval_step_rows(run, tokenizer),
     )
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     write_json(folder / "history.json", trainer.state.log_history)

@@ -14,9 +14,12 @@ from toolscaler.errors import ConfigError
 from toolscaler.pipeline.config import DataSection, RunConfig, build_section
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from toolscaler.agent.records import AgentTrajectory
     from toolscaler.evaluation.agents import AgentEvaluation
     from toolscaler.pipeline.stages import Run
+    from toolscaler.tokenization import ToolscalerTokenizer
 
 _EXAMPLES = 4
 
@@ -73,6 +76,18 @@ def trajectory_texts(run: Run) -> list[str]:
     turns = [turn for item in run.trajectories() for turn in trajectory_turns(item, documents, codes, protocol)]
     # A system prompt or a documentation that comes a thousand times should count once.
     return list(dict.fromkeys(turn.text for turn in turns))
+
+
+def retrieval_step_rows(run: Run, tokenizer: ToolscalerTokenizer) -> Dataset | None:
+    """Give the first steps of the training trajectories as rows, where the retrieval stage takes them."""
+    from toolscaler.data import AgentProtocol
+    from toolscaler.training import first_step_rows
+
+    if not run.config.retrieval.first_steps or run.config.data.trajectories is None:
+        return None
+    protocol = build_section(AgentProtocol, run.config.trajectory.protocol, "trajectory.protocol")
+    longest = run.config.retrieval.first_step_tokens
+    return first_step_rows(run.trajectories(), tokenizer, run.documents, max_length=longest, protocol=protocol).dataset
 
 
 def check_agent_settings(config: RunConfig) -> None:

@@ -18,6 +18,7 @@ _PUBLIC: dict[str, str] = {
     "guiding_rows": "toolscaler.training.post_guided_data",
     "post_guided_trainer": "toolscaler.training.post_guided",
     "retrieval_trainer": "toolscaler.training.retrieval",
+    "first_step_rows": "toolscaler.training.trajectory_data",
     "trajectory_rows": "toolscaler.training.trajectory_data",
     "trajectory_trainer": "toolscaler.training.trajectory",
 }

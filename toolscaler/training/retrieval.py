@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, TrainerCallback
@@ -131,7 +131,15 @@ def _completion_width(labels: Sequence[int]) -> int:
 
 
 class RetrievalTrainer(SFTTrainer):
-    """``SFTTrainer`` for rows from :func:`tokenize_retrieval_rows`; computes logits only where there are labels."""
+    """``SFTTrainer`` for rows from :func:`tokenize_retrieval_rows`; computes logits only where there are labels.
+
+    Attributes:
+        first_code_id: Id of the first code token.
+        end_token_id: Id of the end token; ``None``: there is none.
+    """
+
+    first_code_id: int = 0
+    end_token_id: int | None = None
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -167,7 +175,10 @@ class RetrievalTrainer(SFTTrainer):
             # Drawn from step and batch, not from the global generator: a resumed run hides the same tokens.
             mark = (self.args.seed, self.state.global_step, int(inputs["input_ids"].sum()))
             generator = torch.Generator().manual_seed(hash(mark) % 2**63)
-            mask = hide_prompt_tokens(mask, inputs["labels"], rate, generator)
+            labels = inputs["labels"]
+            # Rows of first steps copy from their prompt: what they copy must not be hidden.
+            codes = (labels >= self.first_code_id) | (labels == self.end_token_id) | (labels == IGNORE_INDEX)
+            mask = hide_prompt_tokens(mask, labels, rate, generator, whole=~codes.all(1))
         given = {"input_ids": inputs["input_ids"], "attention_mask": mask, "use_cache": False}
         accepted = self._accepted_arguments()
         if "position_ids" in accepted:
@@ -185,7 +196,12 @@ class RetrievalTrainer(SFTTrainer):
 
 
 def hide_prompt_tokens(
-    mask: torch.Tensor, labels: torch.Tensor, rate: float, generator: torch.Generator | None = None
+    mask: torch.Tensor,
+    labels: torch.Tensor,
+    rate: float,
+    generator: torch.Generator | None = None,
+    *,
+    whole: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Hide prompt tokens at random.
 
@@ -194,6 +210,7 @@ def hide_prompt_tokens(
         labels: (B, C + 1) labels of the last columns (:class:`RetrievalCollator`).
         rate: Chance of each prompt token to be hidden. The first and the last token of a prompt are never hidden.
         generator: CPU generator to draw from; default: torch's global one.
+        whole: (B,) bool, rows of which nothing is hidden.
 
     Returns:
         (B, T) mask with zeros at the hidden tokens; positions counted over it are those of the shortened prompt.
@@ -204,6 +221,8 @@ def hide_prompt_tokens(
     start = width - mask.sum(1)
     inner = (columns > start[:, None]) & (columns < (first_label - 1)[:, None])
     hidden = inner & (torch.rand(mask.shape, generator=generator) < rate).to(mask.device)
+    if whole is not None:
+        hidden &= ~whole[:, None]
     return mask.masked_fill(hidden, 0)
 
 
@@ -257,6 +276,7 @@ def retrieval_trainer(
     config: RetrievalConfig | None = None,
     *,
     eval_rows: Dataset | Sequence[Mapping[str, str]] | None = None,
+    step_rows: Dataset | None = None,
     callbacks: list[TrainerCallback] | None = None,
 ) -> RetrievalTrainer:
     """Make the trainer of the retrieval stage; call ``.train()`` on it.
@@ -269,6 +289,7 @@ def retrieval_trainer(
         train_rows: Prompt–completion rows (:func:`toolscaler.data.retrieval_rows`); one row a relevant tool.
         config: Settings; default: the paper's.
         eval_rows: Rows for the validation loss.
+        step_rows: Rows of :func:`toolscaler.training.first_step_rows` that join the training rows (not in the paper).
         callbacks: More Trainer callbacks.
 
     Raises:
@@ -295,12 +316,21 @@ def retrieval_trainer(
         ready_for_trl(model)
     config.dataset_kwargs = {**(config.dataset_kwargs or {}), "skip_prepare_dataset": True}
     config.remove_unused_columns = False
-    return RetrievalTrainer(
+    dataset = tokenize_retrieval_rows(tokenizer, train_rows, config)
+    if step_rows is not None:
+        if not {"input_ids", "labels"} <= set(step_rows.column_names):
+            raise TrainingError(f"step_rows: expected input_ids and labels, got {step_rows.column_names}")
+        dataset = concatenate_datasets(
+            [dataset, step_rows.select_columns(list(dataset.features)).cast(dataset.features)]
+        )
+    trainer = RetrievalTrainer(
         model=model,
         args=config,
-        train_dataset=tokenize_retrieval_rows(tokenizer, train_rows, config),
+        train_dataset=dataset,
         eval_dataset=None if eval_rows is None else tokenize_retrieval_rows(tokenizer, eval_rows, config),
         processing_class=tokenizer,
         data_collator=RetrievalCollator(tokenizer.pad_token_id),
         callbacks=callbacks,
     )
+    trainer.first_code_id, trainer.end_token_id = tokenizer.first_code_id, tokenizer.eos_token_id
+    return trainer

@@ -10,10 +10,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     DataCollatorForLanguageModeling,
     LlamaConfig,
@@ -25,10 +26,13 @@ from transformers import (
 )
 
 from toolscaler.errors import ConfigError, TrainingError
+from toolscaler.training.induction import INDUCTION_HEAD_DIM, INDUCTION_ROPE_THETA, write_induction_heads
 
 logger = logging.getLogger(__name__)
 
 _PAD, _BOS, _EOS = "<pad>", "<s>", "</s>"
+# A digit, a space, a sign, or a run of letters.
+_PIECES = r"\d|\s|[^\s\w]|_|[^\W\d_]+"
 
 
 @dataclass
@@ -38,12 +42,16 @@ class ScratchConfig:
     Attributes:
         vocab_size: Entries of the BPE vocabulary, at most.
         lowercase: Fold case in the tokenizer.
+        split_spaces: Make spaces tokens of their own, so that a word is the same tokens wherever it stands and can be
+            copied token by token, out of a sentence into JSON.
         hidden_size: Width D.
         intermediate_size: Width of the feed-forward layers.
         num_hidden_layers: Layers.
         num_attention_heads: Attention heads; divides ``hidden_size``.
         max_position_embeddings: Longest sequence, in tokens.
         attention_dropout: Dropout in the attention.
+        induction_heads: Start with heads that copy (:func:`toolscaler.training.induction.write_induction_heads`); the
+            heads are then 64 wide and have biases.
         initializer_range: Standard deviation of the random start; default: 1 / sqrt(hidden_size).
         num_train_epochs: Epochs of language modelling over the texts; 0 leaves the weights at their random start.
         learning_rate: Peak learning rate; cosine schedule with 3 % warm-up.
@@ -55,12 +63,14 @@ class ScratchConfig:
 
     vocab_size: int = 4096
     lowercase: bool = True
+    split_spaces: bool = False
     hidden_size: int = 128
     intermediate_size: int = 384
     num_hidden_layers: int = 3
     num_attention_heads: int = 4
     max_position_embeddings: int = 1024
     attention_dropout: float = 0.0
+    induction_heads: bool = False
     initializer_range: float | None = None
     num_train_epochs: float = 3.0
     learning_rate: float = 2e-3
@@ -78,13 +88,16 @@ class ScratchConfig:
             )
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int = 4096, lowercase: bool = True) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Sequence[str], vocab_size: int = 4096, lowercase: bool = True, split_spaces: bool = False
+) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer; any text can be encoded with it.
 
     Args:
         texts: Training texts.
         vocab_size: Entries at most; fewer when the texts give fewer merges.
         lowercase: Fold case.
+        split_spaces: Make spaces, digits and signs tokens of their own; otherwise a space goes with the word after it.
 
     Returns:
         Tokenizer with ``<s>`` before each text, end token ``</s>`` and padding ``<pad>``.
@@ -92,9 +105,13 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = 4096, lowercase: boo
     tokenizer = Tokenizer(models.BPE())
     if lowercase:
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=True)]
-    )
+    if split_spaces:
+        pieces: pre_tokenizers.PreTokenizer = pre_tokenizers.Split(Regex(_PIECES), "isolated")
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    else:
+        pieces = pre_tokenizers.Digits(individual_digits=True)
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -129,8 +146,12 @@ def make_scratch_base(
     config = config if config is not None else ScratchConfig()
     if not any(text.strip() for text in texts):
         raise TrainingError("expected texts to make a base model from, got none")
-    tokenizer = train_tokenizer(texts, config.vocab_size, config.lowercase)
+    tokenizer = train_tokenizer(texts, config.vocab_size, config.lowercase, config.split_spaces)
     set_seed(config.seed)
+    heads: dict[str, Any] = {}
+    if config.induction_heads:
+        heads = {"attention_bias": True, "head_dim": INDUCTION_HEAD_DIM}
+        heads["rope_parameters"] = {"rope_type": "default", "rope_theta": INDUCTION_ROPE_THETA}
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -146,8 +167,11 @@ def make_scratch_base(
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            **heads,
         )
     )
+    if config.induction_heads:
+        write_induction_heads(model, config.seed)
     if config.num_train_epochs > 0:
         _model_language(model, tokenizer, texts, output_dir, config)
     logger.info("made a base of %d parameters and %d tokens", model.num_parameters(), len(tokenizer))

@@ -171,6 +171,45 @@ def trajectory_rows(
     return TrajectoryRows(table.dataset(), report, tuple(sources))
 
 
+def first_step_rows(
+    trajectories: Iterable[Trajectory],
+    tokenizer: ToolscalerTokenizer,
+    documents: Iterable[ToolDocument] | Mapping[str, ToolDocument],
+    *,
+    max_length: int | None = None,
+    protocol: AgentProtocol | None = None,
+) -> TrajectoryRows:
+    """Make rows of trajectories that end after their first call: the shortest way from a query to arguments.
+
+    They may join the rows of retrieval training (not in the paper): a small model learns to copy values out of a query
+    where little else stands round it, and it learns so most easily before it has learned not to.
+
+    Args:
+        trajectories: See :func:`trajectory_rows`.
+        tokenizer: Tokenizer with codes for every tool.
+        documents: The catalogue.
+        max_length: Longest row, in tokens; longer ones are left out.
+        protocol: Text form.
+
+    Returns:
+        The rows with a report.
+
+    Raises:
+        UnknownToolError, TrainingError: See :func:`trajectory_rows`.
+    """
+    cut = (_until_first_call(trajectory.with_finish()) for trajectory in trajectories)
+    return trajectory_rows(
+        cut, tokenizer, documents, max_length=max_length, truncation="skip", protocol=protocol, train_failed_calls=False
+    )
+
+
+def _until_first_call(trajectory: Trajectory) -> Trajectory:
+    for place, message in enumerate(trajectory.messages):
+        if message.tool_calls:
+            return replace(trajectory, messages=trajectory.messages[: place + 1])
+    return trajectory
+
+
 class _Table:
     """Rows in packed parts: lists of Python numbers would take ten times the memory."""
 
