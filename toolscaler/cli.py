@@ -102,12 +102,18 @@ def _agent(arguments: argparse.Namespace) -> None:
     from toolscaler.agent.agent import ToolAgent
     from toolscaler.agent.config import AgentConfig
     from toolscaler.agent.executors.starter import StarterExecutor
+    from toolscaler.pipeline import RunConfig
     from toolscaler.pipeline.trajectories import show_run
 
     folder = Path(arguments.run) / "agent_model"
     config = AgentConfig(strategy=arguments.strategy, max_steps=arguments.max_steps)
+    # A run's agent decides here as it did in the run's own evaluation.
+    settings = Path(arguments.run) / "config.yaml"
+    options = RunConfig.from_file(settings).agent.planner if settings.is_file() else {}
     with StarterExecutor() as executor:
-        agent = ToolAgent.from_pretrained(folder if folder.is_dir() else arguments.run, executor, config=config)
+        agent = ToolAgent.from_pretrained(
+            folder if folder.is_dir() else arguments.run, executor, config=config, planner_options=options
+        )
         for query in arguments.query:
             done = agent.run(query, candidate_tools=arguments.tools or None)
             print(json.dumps(done.to_dict(), ensure_ascii=False) if arguments.json else show_run(done))

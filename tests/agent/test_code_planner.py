@@ -21,7 +21,8 @@ from toolscaler.data.documents import ToolDocument
 from toolscaler.data.protocol import AgentProtocol, action_turn, documentation_turn, input_turn, trajectory_turns
 from toolscaler.data.trajectories import FINISH_TOOL, ToolCall, Trajectory, TrajectoryMessage, finish_document
 from toolscaler.embedding import initialize_code_embeddings
-from toolscaler.errors import ConfigError, DecodingError, EmptyCatalogueError
+from toolscaler.errors import ArtifactError, ConfigError, DecodingError, EmptyCatalogueError
+from toolscaler.hub import save_artifact
 from toolscaler.tokenization import ToolscalerTokenizer
 from toolscaler.tokenization.conversations import ConversationEncoder
 from toolscaler.tokenization.foreign_text import encode_foreign_text
@@ -329,6 +330,17 @@ def test_from_pretrained_reads_the_protocol(make, executor, tmp_path):
     assert loaded.planner.protocol.system_prompt == "Use tools."
     assert loaded.planner.max_thought_tokens == 5
     assert loaded.run("Hello?", candidate_tools=["count"]).steps
+
+
+def test_from_pretrained_reads_the_protocol_of_an_artefact(make, tmp_path):
+    """It stands in the artefact's own folder, which a repository may hold under any name."""
+    planner, protocol = make(7), AgentProtocol(system_prompt="Use tools.", documentation=False)
+    save_artifact(tmp_path / "inner", planner.model, planner.tokenizer, protocol=protocol)
+    loaded = CodePlanner.from_pretrained(tmp_path, subfolder="inner", device="cpu")
+    assert loaded.protocol == protocol
+    (tmp_path / "inner" / "agent_protocol.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="agent_protocol"):
+        CodePlanner.from_pretrained(tmp_path, subfolder="inner", device="cpu")
 
 
 def test_actions_and_inputs_of_the_protocol():

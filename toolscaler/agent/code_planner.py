@@ -37,7 +37,7 @@ from toolscaler.data.protocol import (
 )
 from toolscaler.data.trajectories import FINISH_TOOL, Trajectory, finish_document
 from toolscaler.decoding.engine import SearchEngine
-from toolscaler.decoding.model_io import check_model, load_model, longest_input
+from toolscaler.decoding.model_io import artifact_folder, check_model, load_model, longest_input
 from toolscaler.decoding.scoring import ScoreRule
 from toolscaler.decoding.trie import CodeTrie
 from toolscaler.errors import ConfigError, DecodingError, EmptyCatalogueError
@@ -164,8 +164,8 @@ class CodePlanner(Planner):
             DecodingError: Model and tokenizer do not belong together.
         """
         own = {key: kwargs.pop(key) for key in list(kwargs) if key in _OPTIONS}
+        folder = artifact_folder(name_or_path, kwargs) or Path(name_or_path)
         model, tokenizer = load_model(name_or_path, device, kwargs)
-        folder = Path(name_or_path)
         if own.get("protocol") is None and (folder / PROTOCOL_FILE).is_file():
             own["protocol"] = AgentProtocol.load(folder)
         if "abstain_below" not in own and (folder / ABSTENTION_FILE).is_file():

@@ -34,17 +34,36 @@ def load_model(
             file is not what the manifest says.
     """
     from toolscaler.hub.artifact import load_artifact
-    from toolscaler.hub.resolve import find_artifact
 
-    where = {key: kwargs[key] for key in _WHERE if kwargs.get(key) is not None}
-    folder = find_artifact(name_or_path, {key: where[key] for key in where if key != "proxies"})
+    folder = artifact_folder(name_or_path, kwargs)
     if folder is None:
+        where = {key: kwargs[key] for key in _WHERE if kwargs.get(key) is not None}
         model, tokenizer = _load_ordinary(name_or_path, where, kwargs)
     else:
         model, tokenizer = load_artifact(folder, kwargs)
     if device is not None or kwargs.get("device_map") is None:
         model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return model.eval(), tokenizer
+
+
+def artifact_folder(name_or_path: str | Path, kwargs: dict[str, Any]) -> Path | None:
+    """Find the folder of an artefact on this machine, fetched from the Hub where need be.
+
+    Args:
+        name_or_path: Folder or Hub id.
+        kwargs: Arguments of :func:`load_model`; those that say where files are count.
+
+    Returns:
+        The folder; ``None`` where there is no manifest.
+
+    Raises:
+        ArtifactError: The repository does not exist or cannot be reached, or the manifest is damaged.
+    """
+    from toolscaler.hub.resolve import find_artifact
+
+    return find_artifact(
+        name_or_path, {key: kwargs[key] for key in _WHERE if key != "proxies" and kwargs.get(key) is not None}
+    )
 
 
 def _load_ordinary(
