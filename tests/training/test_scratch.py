@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from toolscaler.errors import ConfigError, TrainingError
-from toolscaler.training.induction import INDUCTION_HEAD_DIM, INDUCTION_ROPE_THETA, write_induction_heads
+from toolscaler.training.induction import (
+    INDUCTION_HEAD_DIM,
+    INDUCTION_ROPE_THETA,
+    protect_induction_heads,
+    write_induction_heads,
+)
 from toolscaler.training.scratch import ScratchConfig, make_scratch_base, train_tokenizer
 
 TEXTS = [
@@ -82,6 +87,32 @@ def test_the_same_seed_writes_the_same_heads_and_every_weight_can_learn() -> Non
         assert torch.equal(first, second), name
         assert first.requires_grad, name
     assert not torch.equal(one.model.layers[1].self_attn.q_proj.weight, other.model.layers[1].self_attn.q_proj.weight)
+
+
+def test_protected_heads_stay_as_they_were_written_and_all_else_learns() -> None:
+    model = _llama(num_attention_heads=4, num_key_value_heads=4)
+    write_induction_heads(model)
+    protect_induction_heads(model)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(2):  # what writes to the stream starts at zero: what stands before it learns from the second step on
+        ids = torch.randint(3, 1000, (4, 20))
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    width, written = INDUCTION_HEAD_DIM, {0: 2, 1: 1}
+    for name, value in model.named_parameters():
+        moved = (value.detach() - before[name]) != 0
+        layer = int(name.split(".")[2]) if ".layers." in name else None
+        if "self_attn" in name and "o_proj.bias" not in name:
+            held = written[layer] * width
+            part, rest = (moved[:, :held], moved[:, held:]) if "o_proj" in name else (moved[:held], moved[held:])
+            assert not part.any(), name
+            assert rest.any(), name
+        elif "input_layernorm" in name:
+            assert not moved.any(), name
+        else:
+            assert moved.any(), name
 
 
 @pytest.mark.parametrize(

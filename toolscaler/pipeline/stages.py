@@ -333,6 +333,7 @@ def retrieval_stage(run: Run) -> dict[str, Any]:
     )
     tokenizer = run.load_tokenizer()
     model = AutoModelForCausalLM.from_pretrained(run.folder / "vocabulary", **run.config.base.model_kwargs)
+    hold_written_heads(run, model)
     code_text = {name: tokenizer.tool_code_text(name) for name in tokenizer.tool_names}
     rows = retrieval_rows(run.queries("train"), code_text)
     if section.document_rows:
@@ -356,6 +357,16 @@ def retrieval_stage(run: Run) -> dict[str, Any]:
         tokenizer.save_pretrained(target)
         write_lines(target / "tools.jsonl", [document.to_dict() for document in run.documents])
     return {"rows": len(rows), "steps": trainer.state.global_step, **last_values(trainer.state.log_history)}
+
+
+def hold_written_heads(run: Run, model: Any) -> None:
+    """Keep heads that the base was made with, where nothing has trained them before this stage."""
+    base = run.config.base
+    written = base.model == "scratch" and base.scratch.get("induction_heads", False)
+    if written and run.config.embedding.start_from == "base":
+        from toolscaler.training.induction import protect_induction_heads
+
+        protect_induction_heads(model)
 
 
 def last_values(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -113,7 +113,7 @@ def trajectory_stage(run: Run) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM
 
     from toolscaler.data import AgentProtocol
-    from toolscaler.pipeline.stages import last_values, trainer_settings, write_lines
+    from toolscaler.pipeline.stages import hold_written_heads, last_values, trainer_settings, write_lines
     from toolscaler.tokenization import ToolscalerTokenizer
     from toolscaler.training.checkpoints import last_whole_checkpoint
     from toolscaler.training.trajectory import TrajectoryConfig, trajectory_trainer
@@ -131,6 +131,7 @@ def trajectory_stage(run: Run) -> dict[str, Any]:
     source = run.folder / "model"
     tokenizer = ToolscalerTokenizer.from_pretrained(str(source))
     model = AutoModelForCausalLM.from_pretrained(source, **run.config.base.model_kwargs)
+    hold_written_heads(run, model)
     trainer = trajectory_trainer(model, tokenizer, run.trajectories(), run.documents, settings, protocol=protocol)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     write_json(folder / "history.json", trainer.state.log_history)

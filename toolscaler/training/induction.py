@@ -34,6 +34,7 @@ _FIRST_SHARE = 0.68  # of the match, for the nearer token
 _MADE_ROOM = 0.7  # share of an embedding that goes where other tokens are carried
 _GAIN = 4.0  # length of a token that is read, against an embedding
 _READER_GAIN = 3.0
+_WRITTEN = ((0, 2), (1, 1))  # layer, and how many of its heads copy
 _READERS = ((1, 1), (2, 0), (2, 1))  # layer and head, from 0
 
 
@@ -111,6 +112,38 @@ def write_induction_heads(model: LlamaForCausalLM, seed: int = 0) -> None:
         for layer, head in _READERS:
             if layer < config.num_hidden_layers and head < config.num_attention_heads:
                 _read(model.model.layers[layer].self_attn, head, orthonormal(dim), _READER_GAIN / root)
+
+
+def protect_induction_heads(model: LlamaForCausalLM) -> None:
+    """Keep the copying heads as they were written, in place, through all training of this object.
+
+    Adam moves a weight by as much for a tiny gradient as for a large one, so that training on anything but copying
+    takes the heads apart. Their rows and columns get no gradient here; with weight decay they still shrink by a common
+    factor. The heads that have yet to learn where to look go on learning.
+
+    Args:
+        model: A model whose heads :func:`write_induction_heads` wrote, trained since or not.
+    """
+    dim = model.config.head_dim
+    for layer, heads in _WRITTEN:
+        attention = model.model.layers[layer].self_attn
+        rows = slice(0, heads * dim)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+            _hold(projection.weight, (rows, slice(None)))
+            _hold(projection.bias, (rows,))
+        _hold(attention.o_proj.weight, (slice(None), rows))
+        model.model.layers[layer].input_layernorm.weight.requires_grad_(False)
+
+
+def _hold(parameter: torch.nn.Parameter, place: tuple[slice, ...]) -> None:
+    """Take the gradient from a part of a parameter."""
+
+    def without(gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.clone()
+        gradient[place] = 0
+        return gradient
+
+    parameter.register_hook(without)
 
 
 def _read(attention: torch.nn.Module, head: int, read: torch.Tensor, gain: float) -> None:
