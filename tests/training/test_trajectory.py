@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 
@@ -258,26 +257,3 @@ def test_the_command_trains_resumes_and_reports(make_model, tokenizer, tmp_path)
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert main(["trajectory", *flags]) == 0  # goes on from the last checkpoint: nothing is left to do
     assert main(["trajectory", *flags, "--truncation", "right"]) == 2
-
-
-def test_short_trajectories_come_first(make_model, tokenizer, tmp_path) -> None:
-    many = [asked(f"How many feet are {'very ' * (7 * n % 40)}long?", TOOLS[0], {}, "6.56") for n in range(40)]
-    settings = config(tmp_path, per_device_train_batch_size=4, short_first=True, num_train_epochs=1)
-    trainer = trajectory_trainer(make_model(), tokenizer, many, DOCUMENTS, settings, protocol=PROTOCOL)
-    plain = trajectory_trainer(make_model(), tokenizer, many, DOCUMENTS, config(tmp_path), protocol=PROTOCOL)
-    rows, usual = ([tuple(ids) for ids in made.train_dataset["input_ids"]] for made in (trainer, plain))
-    assert sorted(rows) == sorted(usual)
-    lengths = [[int(mask.sum()) for mask in batch["attention_mask"]] for batch in trainer.get_train_dataloader()]
-    assert [length for batch in lengths for length in batch] == [len(row) for row in rows]  # read in this order
-    means = [sum(batch) / len(batch) for batch in lengths]
-    assert max(means[:2]) < min(means[-2:])
-    assert sorted(means) != means  # with some disorder
-    # Batches are cut out of the sorted rows: no two of them overlap.
-    ranges = sorted((min(batch), max(batch)) for batch in lengths)
-    assert all(before[1] <= after[0] for before, after in itertools.pairwise(ranges))
-    again = trajectory_trainer(make_model(), tokenizer, many, DOCUMENTS, settings, protocol=PROTOCOL)
-    assert again.train_dataset["input_ids"] == trainer.train_dataset["input_ids"]
-    with pytest.raises(ConfigError, match="short_first"):
-        config(tmp_path, short_first=True, packing=True)
-    with pytest.raises(ConfigError, match="short_first"):
-        config(tmp_path, short_first=True, train_sampling_strategy="group_by_length")

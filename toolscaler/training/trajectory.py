@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Share by which a batch's place may differ from that of its length.
-_DISORDER = 0.4
-
 
 @dataclass
 class TrajectoryConfig(SFTConfig):
@@ -48,9 +44,6 @@ class TrajectoryConfig(SFTConfig):
         truncation: What happens to a trajectory longer than ``max_length``
             (:data:`toolscaler.training.trajectory_data.Truncation`).
         train_failed_calls: Whether the arguments of calls whose result is an error count in the loss (paper: yes).
-        short_first: Begin each epoch with short trajectories and go on to longer ones: copying an argument is learned
-            where little else stands round it. Batches hold rows of like length; ``train_sampling_strategy`` is then
-            ``sequential``.
         use_lora: Train a LoRA adapter and the code rows alone; otherwise every weight.
         lora_r: Rank.
         lora_alpha: Scale.
@@ -74,7 +67,6 @@ class TrajectoryConfig(SFTConfig):
     report_to: None | str | list[str] = field(default="none", metadata={"help": "External loggers."})  # noqa: RUF036
     truncation: str = field(default="drop_turns", metadata={"help": f"One of {', '.join(get_args(Truncation))}."})
     train_failed_calls: bool = field(default=True, metadata={"help": "Count the arguments of failed calls."})
-    short_first: bool = field(default=False, metadata={"help": "Short trajectories first."})
     use_lora: bool = field(default=False, metadata={"help": "LoRA and code rows instead of all weights."})
     lora_r: int = field(default=32, metadata={"help": "LoRA rank."})
     lora_alpha: int = field(default=128, metadata={"help": "LoRA scale."})
@@ -90,11 +82,6 @@ class TrajectoryConfig(SFTConfig):
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         if self.truncation not in get_args(Truncation):
             raise ConfigError("trajectory.truncation", self.truncation, f"one of {', '.join(get_args(Truncation))}")
-        if self.short_first:
-            order: str = getattr(self, "train_sampling_strategy", "random")
-            if self.packing or order not in ("random", "sequential"):
-                raise ConfigError("trajectory.short_first", True, "no packing and no train_sampling_strategy beside it")
-            self.train_sampling_strategy = "sequential"
         super().__post_init__()
 
 
@@ -188,8 +175,6 @@ def trajectory_trainer(
     documents = documents if catalogue is None else catalogue
     dataset, report = _rows(train, tokenizer, documents, config, protocol)
     held_out = None if evaluation is None else _rows(evaluation, tokenizer, documents, config, protocol)[0]
-    if config.short_first:
-        dataset = _short_first(dataset, config.per_device_train_batch_size, config.seed)
     # Before the adapter draws its weights: the same seed gives the same run.
     set_seed(config.seed)
     if config.use_lora and not isinstance(model, PeftModel):
@@ -247,14 +232,3 @@ def _rows(
     if config.max_length is not None and longest > config.max_length:
         raise TrainingError(f"rows: expected at most max_length={config.max_length} tokens, the longest has {longest}")
     return dataset, report
-
-
-def _short_first(dataset: Dataset, batch_size: int, seed: int) -> Dataset:
-    """Order rows for sequential reading: batches of like length, the shorter ones earlier, with some disorder."""
-    draw = np.random.default_rng(seed)
-    lengths = np.array([len(row) for row in dataset["input_ids"]])
-    order = np.lexsort((draw.random(len(lengths)), lengths))
-    whole = len(order) // batch_size * batch_size
-    batches = order[:whole].reshape(-1, batch_size)
-    places = np.argsort(lengths[batches].mean(1) * draw.uniform(1 - _DISORDER, 1 + _DISORDER, len(batches)))
-    return dataset.select(np.concatenate([batches[places].ravel(), order[whole:]]))
