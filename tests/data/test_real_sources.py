@@ -156,7 +156,15 @@ def test_mcp_servers(shared_data):
         load_tool_documents(path)
     tools = [t for project in json.loads(text(path)) for x in project["tools"].values() for t in x["tools"]]
     inner = load_tool_documents({"tools": tools[:20]})  # a bare tools/list result
-    assert [document.to_dict()["parameters"] for document in inner] == [tool["inputSchema"] for tool in tools[:20]]
+    hints = ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
+    hinted = 0
+    for document, tool in zip(inner, tools[:20], strict=True):
+        noted = (tool.get("annotations") or {}).items()
+        given = {key: value for key, value in noted if key in hints and isinstance(value, bool)}
+        hinted += bool(given)
+        expected_schema = {**tool["inputSchema"], **({"x-annotations": given} if given else {})}
+        assert document.to_dict()["parameters"] == expected_schema
+    assert 0 < hinted < 20
 
 
 def test_rows_by_column_mapping(shared_data):
