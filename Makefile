@@ -6,6 +6,7 @@ MODEL ?= scratch
 # A base made from scratch has a recipe of its own; any other model takes the paper's settings.
 RECIPE ?= $(if $(filter scratch,$(MODEL)),starter,starter_pretrained)
 OUTPUT ?= runs/$(RECIPE)
+AGENT_OUTPUT ?= runs/starter_agent
 
 BIN := $(VENV)/bin
 STAMP_RUN := $(VENV)/.installed-run
@@ -15,7 +16,8 @@ CPU_ENV := TOKENIZERS_PARALLELISM=false
 .PHONY: help setup quickstart test fuzz quality format benchmark clean
 
 help:
-	@echo "make quickstart   set up, then turn the starter tools into codes and queries into tools"
+	@echo "make quickstart   set up, turn the starter tools into codes and queries into tools, then train an agent"
+	@echo "                  that calls them (the agent is the longer part)"
 	@echo "                  (MODEL=Qwen/Qwen2.5-0.5B takes a model from the Hub instead of one made from scratch)"
 	@echo "make test         set up, then run every test"
 	@echo "make fuzz         100,000 damaged files, and 50 kills each of save, push and run (about an hour)"
@@ -40,6 +42,10 @@ setup: $(STAMP_RUN)
 quickstart: $(STAMP_RUN)
 	$(CPU_ENV) $(BIN)/toolscaler run --config $(RECIPE) --model "$(MODEL)" --output_dir "$(OUTPUT)"
 	$(CPU_ENV) $(BIN)/toolscaler retrieve "$(OUTPUT)" "my train leaves in 95 minutes, how many hours is that?" "is 7919 a prime number" --top_k 3
+ifeq ($(MODEL),scratch)
+	$(CPU_ENV) $(BIN)/toolscaler run --config starter_agent --output_dir "$(AGENT_OUTPUT)"
+	$(CPU_ENV) $(BIN)/toolscaler agent "$(AGENT_OUTPUT)" "is 7919 a prime number" "which weekday was 1969-07-20?"
+endif
 
 test: $(STAMP_DEV)
 	$(CPU_ENV) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
