@@ -229,6 +229,7 @@ def test_first_steps_end_after_the_first_arguments(tokenizer) -> None:
     assert trained_text(tokenizer, first) == f'Thought: Step 0.\nAction:{call}\nAction Input:{{"value": 0}}</s>'
     assert trained_text(tokenizer, second).startswith(f"Action:{finish}\nAction Input:")
     assert "6.56" not in text_of(tokenizer, first)
+    assert made.report.missing_results == 0  # the row ends where the result would stand
     limit = len(first["input_ids"])
     short = first_step_rows([steps(2), plain], tokenizer, DOCUMENTS, protocol=protocol, max_length=limit)
     assert short.report.rows == 1 + (len(second["input_ids"]) <= limit)

@@ -182,7 +182,7 @@ def first_step_rows(
     """Make rows of trajectories that end after their first call: the shortest way from a query to arguments.
 
     They may join the rows of retrieval training (not in the paper): a small model learns to copy values out of a query
-    where little else stands round it, and it learns so most easily before it has learned not to.
+    where little else stands round it.
 
     Args:
         trajectories: See :func:`trajectory_rows`.
@@ -357,9 +357,10 @@ def _without_first_steps(trajectory: Trajectory) -> Iterator[Trajectory]:
 
 
 def _facts(trajectory: Trajectory) -> Counter[str]:
+    last = max((place for place, message in enumerate(trajectory.messages) if message.role == "assistant"), default=0)
     open_steps = [
         sum(result is None for _, result in pairs)
-        for message, pairs in zip(trajectory.messages, trajectory.results(), strict=True)
+        for message, pairs in zip(trajectory.messages[:last], trajectory.results(), strict=False)
         if pairs and not message.finishes
     ]
     changed = sum(message.role == "assistant" and ACTION in message.content for message in trajectory.messages)
