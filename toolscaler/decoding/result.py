@@ -1,9 +1,10 @@
-"""Rankings of tools; in a module of its own, so that baselines without a language model load no torch."""
+"""Rankings of tools, and what gives them; in a module of its own, so that baselines without a model load no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,21 @@ class Ranking(list[RetrievedTool]):
     def __init__(self, tools: Iterable[RetrievedTool] = (), *, certified: bool = False) -> None:
         super().__init__(tools)
         self.certified = certified
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Whatever ranks tools for queries: a generative retriever, a baseline, a hybrid of both, or your own."""
+
+    def retrieve(self, queries: list[str], top_k: int, *, tools: Iterable[str] | None = None) -> list[Ranking]:
+        """Rank tools for each query.
+
+        Args:
+            queries: Q queries.
+            top_k: Tools a query at most.
+            tools: Ids of the allowed tools; default: the whole catalogue.
+
+        Returns:
+            Q rankings, best first, of at most ``top_k`` tools each, none twice, all out of ``tools``.
+        """
+        ...

@@ -7,13 +7,15 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolscaler.decoding.result import Retriever
 from toolscaler.errors import ConfigError, EvaluationError
 from toolscaler.evaluation.metrics import METRICS
 from toolscaler.evaluation.statistics import (
+    MetricValue,
     bootstrap_intervals,
     paired_bootstrap_interval,
     paired_randomization_test,
@@ -24,32 +26,6 @@ if TYPE_CHECKING:
     from toolscaler.decoding import RetrievedTool
 
 logger = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class Retriever(Protocol):
-    """Whatever ranks tools for queries: a generative retriever, a baseline, or your own."""
-
-    def retrieve(
-        self, queries: list[str], top_k: int, *, tools: Iterable[str] | None = None
-    ) -> Sequence[Sequence[RetrievedTool]]:
-        """Give at most ``top_k`` tools a query, best first, out of ``tools`` (default: all)."""
-        ...
-
-
-@dataclass(frozen=True)
-class MetricValue:
-    """A mean over queries with its bootstrap interval.
-
-    Attributes:
-        mean: Mean over the queries.
-        low: Lower end of the interval.
-        high: Upper end of the interval.
-    """
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -228,7 +204,7 @@ class ToolRetrievalEvaluator:
         """Ask the retriever all queries and measure its rankings.
 
         Args:
-            retriever: Any :class:`Retriever`.
+            retriever: Any :class:`~toolscaler.decoding.Retriever`.
             name: Name of the system in results; default: the name of its class.
             tools: The allowed tools (the paper's in-domain setting); default: the whole catalogue. A label outside
                 them stays a label, so nobody can reach 1 on its query; a warning counts these.

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from toolscaler._optional import require
 from toolscaler.data.documents import ToolDocument
-from toolscaler.decoding import RetrievedTool
+from toolscaler.decoding import Ranking
 from toolscaler.evaluation.baselines.catalogue import Catalogue, check_request, document_text, search_words
 
 
@@ -72,7 +72,7 @@ class BM25Retriever:
         *,
         tools: Iterable[str] | None = None,
         show_progress: bool = False,
-    ) -> list[list[RetrievedTool]]:
+    ) -> list[Ranking]:
         """Rank tools for each query.
 
         Args:
@@ -92,4 +92,4 @@ class BM25Retriever:
         texts, rows = check_request(queries, top_k), self.catalogue.rows(tools)
         progress = tqdm(texts, desc="bm25", disable=not show_progress)
         rankings = [self.catalogue.best(self.scores(query), top_k, rows) for query in progress]
-        return [[tool for tool in ranking if tool.score > 0] for ranking in rankings]
+        return [Ranking(tool for tool in ranking if tool.score > 0) for ranking in rankings]

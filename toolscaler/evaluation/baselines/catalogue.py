@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from toolscaler.data.documents import ToolDocument
-from toolscaler.decoding import RetrievedTool
+from toolscaler.decoding import Ranking, RetrievedTool
 from toolscaler.errors import ConfigError, EmptyCatalogueError, EvaluationError, UnknownToolError
 
 # A run of capitals before a capitalised word (HTTPServer -> HTTP Server), a small letter before a capital, and the
@@ -115,7 +115,7 @@ class Catalogue:
             raise EmptyCatalogueError("tools: expected at least one tool id, got none; None means the whole catalogue")
         return np.array(sorted(chosen), dtype=np.int64)
 
-    def best(self, scores: np.ndarray, top_k: int, rows: np.ndarray | None) -> list[RetrievedTool]:
+    def best(self, scores: np.ndarray, top_k: int, rows: np.ndarray | None) -> Ranking:
         """Give the best tools of one query.
 
         Args:
@@ -134,9 +134,8 @@ class Catalogue:
             keep = values >= bound
             allowed, values = allowed[keep], values[keep]
         order = np.argsort(-values, kind="stable")[:top_k]
-        return [
-            RetrievedTool(self.ids[row], float(value)) for row, value in zip(allowed[order], values[order], strict=True)
-        ]
+        pairs = zip(allowed[order], values[order], strict=True)
+        return Ranking(RetrievedTool(self.ids[row], float(value)) for row, value in pairs)
 
 
 def check_request(queries: str | Sequence[str], top_k: int) -> list[str]:

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from toolscaler._optional import require
 from toolscaler.data.documents import ToolDocument
-from toolscaler.decoding import RetrievedTool
+from toolscaler.decoding import Ranking
 from toolscaler.errors import ConfigError, EvaluationError
 from toolscaler.evaluation.baselines.catalogue import Catalogue, check_request, document_text, search_words
 
@@ -75,7 +75,7 @@ class EmbeddingRetriever:
         *,
         tools: Iterable[str] | None = None,
         show_progress: bool = False,
-    ) -> list[list[RetrievedTool]]:
+    ) -> list[Ranking]:
         """Rank tools for each query.
 
         Args:
@@ -94,7 +94,7 @@ class EmbeddingRetriever:
             EvaluationError: The encoder gives something else than finite vectors of the documents' dimension.
         """
         texts, rows = check_request(queries, top_k), self.catalogue.rows(tools)
-        found: list[list[RetrievedTool]] = []
+        found: list[Ranking] = []
         starts = range(0, len(texts), self.batch_size)
         for start in tqdm(starts, desc="embedding", disable=not show_progress):
             batch = [self.query_prefix + text for text in texts[start : start + self.batch_size]]
