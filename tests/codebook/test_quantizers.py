@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolscaler.codebook import CatalogueSizeWarning, Codebook
+from toolscaler.codebook.collisions import resolve_collisions
 from toolscaler.codebook.kmeans import kmeans
 from toolscaler.codebook.quantizers import TableQuantizer, fit_quantizer
+from toolscaler.codebook.quantizers.base import keep_lowest, nearest_combinations
 from toolscaler.errors import ArtifactError, CodebookError
 
 KINDS = [
@@ -387,3 +389,41 @@ def test_tables_of_their_own_sizes():
     quantizer = TableQuantizer([np.eye(2, dtype=np.float32), np.zeros((5, 2), np.float32)])
     assert quantizer.sizes == (2, 5)
     assert quantizer.combinations(np.ones((3, 2), np.float32), 99)[1].shape == (3, 10, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 4),
+    count=st.integers(1, 700),
+    width=st.integers(1, 9),
+    values=st.integers(1, 40),
+    seed=st.integers(0, 2**31),
+)
+def test_keep_lowest_is_a_stable_sort_whatever_the_way(rows, count, width, values, seed) -> None:
+    """Few distinct values make many ties; long rows go by block minima, short ones by a partition."""
+    scores = np.random.default_rng(seed).integers(values, size=(rows, count)).astype(np.float32)
+    places, lowest = keep_lowest(scores, width)
+    expected = np.argsort(scores, axis=1, kind="stable")[:, :width]
+    np.testing.assert_array_equal(lowest, np.take_along_axis(scores, expected, axis=1))
+    np.testing.assert_array_equal(np.take_along_axis(scores, places, axis=1), lowest)
+    assert all(len(set(row)) == len(row) for row in places.tolist())
+    if values == 1 and count > 128 * width:  # the whole row is one tie, and blocks keep their order
+        assert places.max() < 64 * width
+
+
+def test_a_claim_goes_on_when_its_first_list_is_used_up() -> None:
+    """Hundreds of equal tools take the nearest sequences of a space that brute force can list whole."""
+    rng = np.random.default_rng(3)
+    tables = rng.normal(size=(2, 2, 6, 3)).astype(np.float32)
+    point = rng.normal(size=(1, 2, 3)).astype(np.float32)
+    reduced = np.repeat(point, 300, axis=0)
+    codes = np.repeat(
+        np.concatenate([nearest_combinations(point[:, i], tables[i], 1)[1][0] for i in (0, 1)], 1), 300, 0
+    )
+    found = resolve_collisions(codes, reduced, tables, beam_width=2).codes
+    every = np.array(list(itertools.product(range(6), repeat=4)))
+    named = [tables[i][0][every[:, 2 * i]] + tables[i][1][every[:, 2 * i + 1]] for i in (0, 1)]
+    error = sum(((point[0, i] - named[i]) ** 2).sum(axis=1) for i in (0, 1))
+    nearest = set(map(tuple, every[np.argsort(error)[:300]].tolist()))
+    assert len(set(map(tuple, found.tolist())) & nearest) >= 280  # beam search over levels may miss a few
+    assert len(set(map(tuple, found.tolist()))) == 300

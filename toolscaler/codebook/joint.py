@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from toolscaler._optional import require
 from toolscaler.codebook.checks import code_groups
-from toolscaler.codebook.quantizers.base import Quantizer, keep_lowest
-from toolscaler.codebook.reassign import contested_tools, require_room
+from toolscaler.codebook.quantizers.base import Quantizer
+from toolscaler.codebook.reassign import contested_tools, nearest_sequences, require_room
 from toolscaler.errors import CodebookError
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def _list_free(
             keep = 4 * limit * (width // beam_width)
             rows = max(1, min(_CHUNK_ROWS, (1 << 21) // (width * min(keep, width * width))))
             parts = [
-                _nearest_sequences(members[start : start + rows], points, quantizers, width, keep)
+                nearest_sequences(members[start : start + rows], points, quantizers, width, keep)
                 for start in range(0, len(members), rows)
             ]
             codes = np.concatenate([part[1] for part in parts])
@@ -158,29 +158,6 @@ def _list_free(
         open_tools, width = waiting, 4 * width
     tool, codes, cost = (np.concatenate(part) for part in zip(*found, strict=True))
     return _Lists(tool.astype(np.int64), codes, cost.astype(np.float64), bound)
-
-
-def _nearest_sequences(
-    tools: NDArray[np.intp], points: Sequence[FloatArray], quantizers: Sequence[Quantizer], width: int, keep: int
-) -> tuple[NDArray, IntArray, NDArray]:
-    """Merge the lists of all gist positions: costs (n, m) ascending, codes (n, m, P), bound of the unlisted (n,)."""
-    costs = np.zeros((len(tools), 1), dtype=np.float32)
-    codes = np.zeros((len(tools), 1, 0), dtype=np.int32)
-    excess = np.full(len(tools), np.inf)
-    least = np.zeros(len(tools), dtype=np.float64)
-    for quantizer, part in zip(quantizers, points, strict=True):
-        added, own = quantizer.combinations(part[tools], width)
-        if added.shape[1] < math.prod(quantizer.sizes):
-            excess = np.minimum(excess, added[:, -1].astype(np.float64) - added[:, 0])
-        least += added[:, 0]
-        sums = (costs[:, :, None] + added[:, None, :]).reshape(len(tools), -1)
-        best, costs = keep_lowest(sums, keep)
-        first, second = np.divmod(best, added.shape[1])
-        codes = np.concatenate(
-            [np.take_along_axis(codes, first[:, :, None], axis=1), np.take_along_axis(own, second[:, :, None], axis=1)],
-            axis=2,
-        )
-    return costs, codes, least + excess
 
 
 def _is_free(codes: IntArray, taken: IntArray) -> NDArray[np.bool_]:

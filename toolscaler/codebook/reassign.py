@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolscaler.codebook.checks import code_groups
-from toolscaler.codebook.quantizers.base import Quantizer, nearest_combinations
+from toolscaler.codebook.quantizers.base import Quantizer, keep_lowest, nearest_combinations
 from toolscaler.errors import CodebookError
 
 __all__ = ["DEFAULT_BEAM_WIDTH", "Code", "contested_tools", "nearest_combinations", "reassign", "require_room"]
@@ -23,83 +23,122 @@ Code = tuple[int, ...]
 # adds 0.943 % in 6 times the time; the optimal assignment of the colliding tools would add 0.903 %.
 DEFAULT_BEAM_WIDTH = 8
 _CHUNK_ROWS = 256
-
-
-class _Candidates:
-    """Code sequences of one tool, cheapest first: the best-first product of one sorted list per gist position."""
-
-    def __init__(
-        self, vector: list[FloatArray], quantizers: Sequence[Quantizer], first: list[tuple[FloatArray, IntArray]]
-    ) -> None:
-        self._vector, self._quantizers = vector, quantizers
-        self._lists = first
-        self._walk = self._best_first()
-
-    def _best_first(self) -> Iterator[tuple[float, Code]]:
-        costs = [part[0].tolist() for part in self._lists]
-        codes = [part[1].tolist() for part in self._lists]
-        gists = len(costs)
-        # (cost, index per gist, first gist whose index may still grow): each product is reached on one path only.
-        heap: list[tuple[float, Code, int]] = [(sum(part[0] for part in costs), (0,) * gists, 0)]
-        while heap:
-            cost, index, pivot = heapq.heappop(heap)
-            yield cost, tuple(code for gist, place in enumerate(index) for code in codes[gist][place])
-            for gist in range(pivot, gists):
-                place = index[gist] + 1
-                if place < len(costs[gist]):
-                    grown = cost + costs[gist][place] - costs[gist][place - 1]
-                    heapq.heappush(heap, (grown, (*index[:gist], place, *index[gist + 1 :]), gist))
-
-    def next_free(self, taken: set[Code], known: list[Code]) -> tuple[float, Code] | None:
-        """Walk on to the next sequence neither taken nor known; ``None`` when the whole space is."""
-        while True:
-            for cost, code in self._walk:
-                if code not in taken and code not in known:
-                    return cost, code
-            if not self._widen():
-                return None
-
-    def _widen(self) -> bool:
-        """Start anew with lists four times as long; the taken sequences at their head are simply passed over."""
-        spaces = [math.prod(quantizer.sizes) for quantizer in self._quantizers]
-        if all(len(part[0]) >= space for part, space in zip(self._lists, spaces, strict=True)):
-            return False
-        width = 4 * max(len(part[0]) for part in self._lists)
-        self._lists = [
-            (cost[0], code[0])
-            for cost, code in (
-                quantizer.combinations(point, width)
-                for quantizer, point in zip(self._quantizers, self._vector, strict=True)
-            )
-        ]
-        self._walk = self._best_first()
-        return True
+# Sequences of a tool that are listed at once; few tools need more.
+_FIRST_SEQUENCES = 24
 
 
 class _Claim:
     """Tools of one and the same reduced embedding with their best and second-best free code sequence."""
 
-    def __init__(self, tool: int, candidates: _Candidates) -> None:
-        self.tools = [tool]
-        self._candidates = candidates
-        self._free: list[tuple[float, Code]] = []
+    __slots__ = ("_codes", "_costs", "_free", "_keep", "_place", "_width", "tools")
 
-    def is_current(self, taken: set[Code]) -> bool:
+    def __init__(self, tool: int, costs: NDArray, codes: NDArray[np.void], width: int) -> None:
+        self.tools = [tool]
+        self._costs, self._codes, self._place = costs, codes, 0
+        self._width, self._keep = width, len(costs)
+        self._free: list[tuple[float, bytes]] = []
+
+    def is_current(self, taken: set[bytes]) -> bool:
         return all(code not in taken for _, code in self._free)
 
-    def refresh(self, taken: set[Code]) -> float:
+    def refresh(self, taken: set[bytes], space: _Space) -> float:
         """Drop what has been taken and give the regret: what the second-best sequence costs more than the best."""
         self._free = [entry for entry in self._free if entry[1] not in taken]
         while len(self._free) < 2:
-            found = self._candidates.next_free(taken, [code for _, code in self._free])
-            if found is None:
+            if self._place < len(self._costs):
+                code = self._codes.item(self._place)
+                if code not in taken and all(code != known for _, known in self._free):
+                    self._free.append((self._costs.item(self._place), code))
+                self._place += 1
+            elif not self._lengthen(space):
                 break
-            self._free.append(found)
         return self._free[1][0] - self._free[0][0] if len(self._free) > 1 else float("inf")
 
-    def take_best(self) -> tuple[int, Code]:
+    def _lengthen(self, space: _Space) -> bool:
+        """List more sequences: first the rest of what the gists' lists combine to, then of longer lists."""
+        combined = math.prod(min(self._width, size) for size in space.sizes)
+        if self._keep >= combined:
+            if all(self._width >= size for size in space.sizes):
+                return False
+            self._width *= 4
+            combined = math.prod(min(self._width, size) for size in space.sizes)
+        self._keep = min(16 * self._keep, combined)
+        costs, codes = space.nearest(np.array([self.tools[-1]]), self._width, self._keep)
+        # The walk starts anew; the taken sequences at its head are simply passed over.
+        self._costs, self._codes, self._place = costs[0], codes[0], 0
+        return True
+
+    def take_best(self) -> tuple[int, bytes]:
         """Give the next tool of the claim and the code sequence that it gets."""
         return self.tools.pop(), self._free[0][1]
+
+
+class _Space:
+    """The quantisers and the tools' points: where sequences near a tool are listed, a sequence as its bytes."""
+
+    def __init__(self, points: Sequence[FloatArray], quantizers: Sequence[Quantizer]) -> None:
+        self.points, self.quantizers = points, quantizers
+        self.sizes = [math.prod(quantizer.sizes) for quantizer in quantizers]
+
+    def nearest(self, tools: NDArray[np.intp], width: int, keep: int) -> tuple[NDArray, NDArray[np.void]]:
+        """List sequences: float64 costs (n, m) ascending and sequences (n, m), m at most ``keep``."""
+        costs, codes, _ = nearest_sequences(tools, self.points, self.quantizers, width, keep)
+        return costs.astype(np.float64), as_keys(codes)
+
+    def claims(self, contested: NDArray[np.intp], beam_width: int) -> list[_Claim]:
+        """Make the claims of tools, those of equal points together."""
+        by_vector: dict[bytes, _Claim] = {}
+        for start in range(0, len(contested), _CHUNK_ROWS):
+            rows = contested[start : start + _CHUNK_ROWS]
+            costs, codes = self.nearest(rows, beam_width, _FIRST_SEQUENCES)
+            for place, row in enumerate(rows.tolist()):
+                claim = by_vector.get(key := b"".join(part[row].tobytes() for part in self.points))
+                if claim is None:
+                    by_vector[key] = _Claim(row, costs[place], codes[place], beam_width)
+                else:
+                    claim.tools.insert(0, row)
+        return list(by_vector.values())
+
+
+def as_keys(codes: IntArray) -> NDArray[np.void]:
+    """View int32 (..., P) as sequences (...): rows of bytes, which take a third of the room of tuples in a set."""
+    codes = np.ascontiguousarray(codes, dtype=np.int32)
+    return codes.view(np.dtype((np.void, 4 * codes.shape[-1])))[..., 0]
+
+
+def nearest_sequences(
+    tools: NDArray[np.intp], points: Sequence[FloatArray], quantizers: Sequence[Quantizer], width: int, keep: int
+) -> tuple[NDArray, IntArray, NDArray]:
+    """Merge the lists of all gist positions.
+
+    Args:
+        tools: Rows of ``points``, (n,).
+        points: V arrays float32 (N, Z).
+        quantizers: The V quantisers.
+        width: Combinations per gist position.
+        keep: Sequences of a tool at most.
+
+    Returns:
+        Costs float32 (n, m) ascending, codes int32 (n, m, P), and float64 (n,): what a sequence outside the gists'
+        lists costs at least.
+    """
+    costs = np.zeros((len(tools), 1), dtype=np.float32)
+    codes = np.zeros((len(tools), 1, 0), dtype=np.int32)
+    excess = np.full(len(tools), np.inf)
+    least = np.zeros(len(tools), dtype=np.float64)
+    for quantizer, part in zip(quantizers, points, strict=True):
+        added, own = quantizer.combinations(part[tools], width)
+        if added.shape[1] < math.prod(quantizer.sizes):
+            excess = np.minimum(excess, added[:, -1].astype(np.float64) - added[:, 0])
+        least += added[:, 0]
+        sums = (costs[:, :, None] + added[:, None, :]).reshape(len(tools), -1)
+        best, costs = keep_lowest(sums, keep)
+        first, second = np.divmod(best, added.shape[1])
+        codes = np.concatenate(
+            [np.take_along_axis(codes, first[:, :, None], axis=1), np.take_along_axis(own, second[:, :, None], axis=1)],
+            axis=2,
+        )
+    return costs, codes, least + excess
 
 
 def contested_tools(codes: IntArray, occupied: IntArray) -> NDArray[np.intp]:
@@ -107,26 +146,6 @@ def contested_tools(codes: IntArray, occupied: IntArray) -> NDArray[np.intp]:
     groups, count = code_groups(np.concatenate([codes, occupied]))
     sizes = np.bincount(groups, minlength=count)
     return np.flatnonzero(sizes[groups[: len(codes)]] > 1)
-
-
-def _claims(
-    contested: NDArray[np.intp], points: Sequence[FloatArray], quantizers: Sequence[Quantizer], beam_width: int
-) -> list[_Claim]:
-    by_vector: dict[bytes, _Claim] = {}
-    for start in range(0, len(contested), _CHUNK_ROWS):
-        rows = contested[start : start + _CHUNK_ROWS]
-        lists = [
-            quantizer.combinations(part[rows], beam_width) for quantizer, part in zip(quantizers, points, strict=True)
-        ]
-        for place, row in enumerate(rows.tolist()):
-            claim = by_vector.get(key := b"".join(part[row].tobytes() for part in points))
-            if claim is None:
-                first = [(costs[place], codes[place]) for costs, codes in lists]
-                vector = [part[row : row + 1] for part in points]
-                by_vector[key] = _Claim(row, _Candidates(vector, quantizers, first))
-            else:
-                claim.tools.insert(0, row)
-    return list(by_vector.values())
 
 
 def reassign(
@@ -148,15 +167,17 @@ def reassign(
     Returns:
         int32 (N, P), unique and none of ``occupied``.
     """
-    foreign = set(map(tuple, occupied.tolist()))
+    foreign = set(as_keys(occupied).tolist())
     require_room(len(codes), [size for quantizer in quantizers for size in quantizer.sizes], in_use=len(foreign))
     contested = contested_tools(codes, occupied)
     result = codes.copy()
     settled = np.ones(len(codes), dtype=bool)
     settled[contested] = False
-    taken = foreign | set(map(tuple, codes[settled].tolist()))
-    claims = _claims(contested, points, quantizers, beam_width)
-    heap = [(-claim.refresh(taken), claim.tools[-1], place) for place, claim in enumerate(claims)]
+    taken = foreign
+    taken.update(as_keys(codes[settled]).tolist())
+    space = _Space(points, quantizers)
+    claims = space.claims(contested, beam_width)
+    heap = [(-claim.refresh(taken, space), claim.tools[-1], place) for place, claim in enumerate(claims)]
     heapq.heapify(heap)
     while heap:
         _, _, place = heapq.heappop(heap)
@@ -164,9 +185,9 @@ def reassign(
         if claim.is_current(taken):
             tool, code = claim.take_best()
             taken.add(code)
-            result[tool] = code
+            result[tool] = np.frombuffer(code, dtype=np.int32)
         if claim.tools:
-            heapq.heappush(heap, (-claim.refresh(taken), claim.tools[-1], place))
+            heapq.heappush(heap, (-claim.refresh(taken, space), claim.tools[-1], place))
     return result
 
 
