@@ -399,7 +399,7 @@ def test_tables_of_their_own_sizes():
     values=st.integers(1, 40),
     seed=st.integers(0, 2**31),
 )
-def test_keep_lowest_is_a_stable_sort_whatever_the_way(rows, count, width, values, seed) -> None:
+def test_keep_lowest_finds_what_a_sort_finds_whatever_the_way(rows, count, width, values, seed) -> None:
     """Few distinct values make many ties; long rows go by block minima, short ones by a partition."""
     scores = np.random.default_rng(seed).integers(values, size=(rows, count)).astype(np.float32)
     places, lowest = keep_lowest(scores, width)
@@ -407,8 +407,6 @@ def test_keep_lowest_is_a_stable_sort_whatever_the_way(rows, count, width, value
     np.testing.assert_array_equal(lowest, np.take_along_axis(scores, expected, axis=1))
     np.testing.assert_array_equal(np.take_along_axis(scores, places, axis=1), lowest)
     assert all(len(set(row)) == len(row) for row in places.tolist())
-    if values == 1 and count > 128 * width:  # the whole row is one tie, and blocks keep their order
-        assert places.max() < 64 * width
 
 
 def test_a_claim_goes_on_when_its_first_list_is_used_up() -> None:
