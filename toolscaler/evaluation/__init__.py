@@ -34,8 +34,14 @@ _PUBLIC: dict[str, str] = {
     "paired_bootstrap_interval": "toolscaler.evaluation.statistics",
     "paired_randomization_test": "toolscaler.evaluation.statistics",
     "precision_at_k": "toolscaler.evaluation.metrics",
+    "read_trec_qrels": "toolscaler.evaluation.trec",
+    "read_trec_run": "toolscaler.evaluation.trec",
     "recall_at_k": "toolscaler.evaluation.metrics",
     "results_table": "toolscaler.evaluation.retrieval",
+    "run_rankings": "toolscaler.evaluation.trec",
+    "trec_query_ids": "toolscaler.evaluation.trec",
+    "write_trec_qrels": "toolscaler.evaluation.trec",
+    "write_trec_run": "toolscaler.evaluation.trec",
 }
 
 __all__ = sorted(_PUBLIC)
