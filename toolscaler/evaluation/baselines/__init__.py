@@ -9,6 +9,8 @@ from toolscaler._lazy import lazy_attribute, lazy_names
 # Public name -> the module that defines it. Nothing is imported before it is asked for (PEP 562).
 _PUBLIC: dict[str, str] = {
     "BM25Retriever": "toolscaler.evaluation.baselines.bm25",
+    "ContentCache": "toolscaler.evaluation.baselines.cache",
+    "EmbeddingEndpoint": "toolscaler.evaluation.baselines.endpoint",
     "EmbeddingRetriever": "toolscaler.evaluation.baselines.embedding",
     "LsaEncoder": "toolscaler.evaluation.baselines.embedding",
     "document_text": "toolscaler.evaluation.baselines.catalogue",
