@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolscaler.errors import EvaluationError
@@ -113,6 +113,7 @@ def test_by_hand():
     assert (mrr_at_k(ranked, relevant, 1), mrr_at_k(ranked, relevant, 5)) == (0.0, 0.5)
 
 
+@settings(deadline=None)
 @given(ranked_lists, label_sets, st.integers(1, 9))
 def test_bounds_and_relations(ranked, relevant, k):
     value = {name: metric(ranked, relevant, k) for name, metric in METRICS.items()}
@@ -129,6 +130,7 @@ def test_bounds_and_relations(ranked, relevant, k):
         assert ndcg_at_k(perfect, relevant, k) == pytest.approx(1.0, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(ranked_lists, label_sets, st.integers(1, 9), st.randoms(use_true_random=False))
 def test_repeats_and_the_order_of_labels_change_nothing(ranked, relevant, k, random):
     labels = list(relevant)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolscaler.errors import ConfigError, EvaluationError
@@ -28,6 +28,7 @@ def _holm_by_steps(p_values, alpha):
     return rejected
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 1000).map(lambda number: number / 1000), max_size=12), st.sampled_from([0.01, 0.05, 0.2])
 )
