@@ -13,6 +13,7 @@ import numpy as np
 
 from toolscaler.decoding.result import Retriever
 from toolscaler.errors import ConfigError, EvaluationError
+from toolscaler.evaluation.breakdown import GroupMetrics, Groups, break_down
 from toolscaler.evaluation.metrics import METRICS
 from toolscaler.evaluation.statistics import (
     MetricValue,
@@ -72,6 +73,8 @@ class EvaluationResult:
         num_resamples: Bootstrap resamples.
         confidence: Coverage of the intervals.
         settings: What the retriever was called with; ``tools``: how many were allowed, where not all.
+        breakdowns: Kind (``category``, ``seen``, ...) -> group -> number of queries and metrics; see
+            :func:`~toolscaler.evaluation.standard_groups`.
     """
 
     name: str
@@ -87,6 +90,7 @@ class EvaluationResult:
     num_resamples: int = 2000
     confidence: float = 0.95
     settings: Mapping[str, Any] = field(default_factory=dict)
+    breakdowns: Mapping[str, Mapping[str, GroupMetrics]] = field(default_factory=dict)
 
     def compare(
         self, other: EvaluationResult, metric: str = "ndcg@1", *, num_resamples: int = 10_000
@@ -130,6 +134,10 @@ class EvaluationResult:
             "by_labels": {
                 kind: {"n": self.counts[kind], "metrics": plain(metrics)} for kind, metrics in self.by_labels.items()
             },
+            "breakdowns": {
+                kind: {name: group.to_dict() for name, group in groups.items()}
+                for kind, groups in self.breakdowns.items()
+            },
             "queries_sha256": self.queries_sha256,
             "seed": self.seed,
             "num_resamples": self.num_resamples,
@@ -147,9 +155,11 @@ class ToolRetrievalEvaluator:
         seed: Seed of bootstrap and tests.
         num_resamples: Bootstrap resamples.
         confidence: Coverage of the intervals.
+        groups: Break-downs to make: kind -> the group or groups of each query
+            (:func:`~toolscaler.evaluation.standard_groups`); default: none but that by one or several labels.
 
     Raises:
-        EvaluationError: There are no queries, or some have no labels.
+        EvaluationError: There are no queries, or some have no labels; or a break-down is of other queries.
         ConfigError: ``ks`` is empty or holds something else than whole numbers above zero.
 
     Example:
@@ -167,6 +177,7 @@ class ToolRetrievalEvaluator:
         seed: int = 0,
         num_resamples: int = 2000,
         confidence: float = 0.95,
+        groups: Mapping[str, Groups] | None = None,
     ) -> None:
         self.queries = list(queries)
         if not self.queries:
@@ -181,6 +192,12 @@ class ToolRetrievalEvaluator:
             raise ConfigError("ks", list(ks), "whole numbers above zero, at least one")
         self.ks = tuple(sorted(set(ks)))
         self.seed, self.num_resamples, self.confidence = seed, num_resamples, confidence
+        self.groups = dict(groups or {})
+        for kind, entries in self.groups.items():
+            if len(entries) != len(self.queries):
+                raise EvaluationError(
+                    f"groups: expected an entry of {kind!r} for each of {len(self.queries)} queries, got {len(entries)}"
+                )
 
     @property
     def depth(self) -> int:
@@ -219,8 +236,27 @@ class ToolRetrievalEvaluator:
             settings["tools"] = len(set(allowed))
             self._warn_unreachable(set(allowed))
         found = retriever.retrieve([query.text for query in self.queries], self.depth, tools=allowed, **retrieve_kwargs)
-        rankings = _checked_rankings(found, len(self.queries), self.depth)
-        names = [[tool.name for tool in ranking] for ranking in rankings]
+        return self.score(found, name=name or type(retriever).__name__, settings=settings)
+
+    def score(
+        self,
+        rankings: Iterable[Iterable[RetrievedTool]],
+        *,
+        name: str,
+        settings: Mapping[str, Any] | None = None,
+    ) -> EvaluationResult:
+        """Measure rankings that exist already, for example those of a TREC run (``run_rankings``).
+
+        Args:
+            rankings: One a query, in the order of the queries; cut at :attr:`depth`.
+            name: Name of the system.
+            settings: What they were made with, for the record.
+
+        Raises:
+            EvaluationError: There is not one ranking of tools for each query.
+        """
+        checked = _checked_rankings(rankings, len(self.queries), self.depth)
+        names = [[tool.name for tool in ranking] for ranking in checked]
         per_query = {
             f"{key}@{k}": np.array([metric(row, q.tools, k) for row, q in zip(names, self.queries, strict=True)])
             for key, metric in METRICS.items()
@@ -229,20 +265,24 @@ class ToolRetrievalEvaluator:
         several = np.array([len(query.tools) > 1 for query in self.queries])
         kinds = {"single": ~several, "multi": several}
         both = several.any() and not several.all()
+        drawing: dict[str, Any] = {
+            "seed": self.seed,
+            "num_resamples": self.num_resamples,
+            "confidence": self.confidence,
+        }
         return EvaluationResult(
-            name=name or type(retriever).__name__,
+            name=name,
             n=len(self.queries),
             metrics=self._summarise(per_query, np.ones_like(several)),
             per_query=per_query,
-            rankings=rankings,
+            rankings=checked,
             depth=self.depth,
             by_labels={kind: self._summarise(per_query, mask) for kind, mask in kinds.items()} if both else {},
             counts={kind: int(mask.sum()) for kind, mask in kinds.items()},
             queries_sha256=self.queries_sha256,
-            seed=self.seed,
-            num_resamples=self.num_resamples,
-            confidence=self.confidence,
-            settings=settings,
+            settings=dict(settings or {}),
+            breakdowns={kind: break_down(per_query, entries, **drawing) for kind, entries in self.groups.items()},
+            **drawing,
         )
 
     def _summarise(self, per_query: Mapping[str, np.ndarray], mask: np.ndarray) -> dict[str, MetricValue]:
