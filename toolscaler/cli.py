@@ -27,6 +27,7 @@ _SCRIPTS = {
     "trajectory": ("toolscaler.scripts.trajectory", "train a model to call tools and answer"),
     "push": ("toolscaler.scripts.push", "publish a run's model with all that belongs to it on the Hub"),
     "refine": ("toolscaler.scripts.refine", "give a tuned model new codes that its usage has shaped"),
+    "tools": ("toolscaler.scripts.tools", "add, remove, rename, update, compare and roll back a trained model's tools"),
 }
 
 
@@ -137,14 +138,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(json.dumps(result.to_dict(), indent=2))
 
 
-def _tools(arguments: argparse.Namespace) -> None:
-    from toolscaler.tokenization import ToolscalerTokenizer
-
-    tokenizer = ToolscalerTokenizer.from_pretrained(_model_folder(arguments.run))
-    for name in tokenizer.tool_names:
-        print(f"{tokenizer.tool_code_text(name)}\t{name}")
-
-
 def _env(_: argparse.Namespace) -> None:
     from toolscaler.pipeline.manifest import environment
 
@@ -195,10 +188,6 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--queries", required=True, help="labelled queries in any format the library reads")
     evaluate.add_argument("--ks", nargs="+", type=int, default=[1, 3, 5])
     evaluate.add_argument("--num_beams", type=int)
-
-    tools = verb("tools", _tools, "list a model's tools with their codes")
-    tools.add_argument("action", choices=["list"])
-    tools.add_argument("run", help="run folder, model folder or Hub id")
 
     verb("env", _env, "print versions and machine")
     for name, (_, text) in _SCRIPTS.items():

@@ -129,6 +129,34 @@ class ExecutorError(ToolscalerError, RuntimeError):
     """An executor cannot start, or cannot list its tools; a failing call is a result instead."""
 
 
+class CatalogueError(ToolscalerError, ValueError):
+    """A change of a catalogue cannot be made; nothing was changed."""
+
+
+class CodeSpaceError(CatalogueError):
+    """There is no free code sequence for a new tool where it belongs.
+
+    Args:
+        message: What is full.
+        tool: The tool's id.
+        codes: Its nearest code sequence, which another tool has.
+        options: What can be done, each in a sentence.
+    """
+
+    def __init__(self, message: str, *, tool: str, codes: Iterable[int], options: Iterable[str]) -> None:
+        self.message, self.tool = message, tool
+        self.codes, self.options = tuple(codes), tuple(options)
+        super().__init__(f"{message}; nothing was changed. Options: {'; '.join(self.options)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the arguments, not by the message."""
+        return _code_space_error, (self.message, self.tool, self.codes, self.options)
+
+
+def _code_space_error(message: str, tool: str, codes: Iterable[int], options: Iterable[str]) -> CodeSpaceError:
+    return CodeSpaceError(message, tool=tool, codes=codes, options=options)
+
+
 class CalibrationError(ToolscalerError, ValueError):
     """No threshold reaches the wanted precision on the given queries.
 
