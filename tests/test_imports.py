@@ -36,8 +36,9 @@ ALLOWED = {
 }
 _ROOMS = set(ALLOWED)
 ALLOWED["pipeline"] = _ROOMS
-ALLOWED["scripts"] = _ROOMS | {"pipeline"}
-ALLOWED["cli"] = _ROOMS | {"pipeline", "scripts"}
+ALLOWED["experiments"] = _ROOMS | {"pipeline"}
+ALLOWED["scripts"] = _ROOMS | {"pipeline", "experiments"}
+ALLOWED["cli"] = _ROOMS | {"pipeline", "experiments", "scripts"}
 ALLOWED["__init__"] = {"_lazy", "_version"}
 
 # Rooms that must not load these when they are imported.

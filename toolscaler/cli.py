@@ -25,6 +25,7 @@ _SCRIPTS = {
     "vocabulary": ("toolscaler.scripts.vocabulary", "add the codes to a base model and its tokenizer"),
     "retrieval": ("toolscaler.scripts.retrieval", "train a model to write the code of a fitting tool"),
     "trajectory": ("toolscaler.scripts.trajectory", "train a model to call tools and answer"),
+    "experiment": ("toolscaler.scripts.experiment", "run a grid of systems on data sets and write its tables"),
     "push": ("toolscaler.scripts.push", "publish a run's model with all that belongs to it on the Hub"),
     "refine": ("toolscaler.scripts.refine", "give a tuned model new codes that its usage has shaped"),
     "tools": ("toolscaler.scripts.tools", "add, remove, rename, update, compare and roll back a trained model's tools"),
