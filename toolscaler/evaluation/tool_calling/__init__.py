@@ -1,0 +1,35 @@
+"""Tool calls: predictions and references in, scores with intervals out; by comparison, or by a judge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toolscaler._lazy import lazy_attribute, lazy_names
+
+# Public name -> the module that defines it. Nothing is imported before it is asked for (PEP 562).
+_PUBLIC: dict[str, str] = {
+    "AstVerdict": "toolscaler.evaluation.tool_calling.ast_match",
+    "KindScore": "toolscaler.evaluation.tool_calling.evaluation",
+    "PredictedCalls": "toolscaler.evaluation.tool_calling.predictions",
+    "TOOL_CALL_KINDS": "toolscaler.evaluation.tool_calling.tasks",
+    "ToolCallEvaluation": "toolscaler.evaluation.tool_calling.evaluation",
+    "ToolCallTask": "toolscaler.evaluation.tool_calling.tasks",
+    "ToolCallTasks": "toolscaler.evaluation.tool_calling.tasks",
+    "ast_match": "toolscaler.evaluation.tool_calling.ast_match",
+    "evaluate_tool_calls": "toolscaler.evaluation.tool_calling.evaluation",
+    "load_tool_call_tasks": "toolscaler.evaluation.tool_calling.loading",
+    "read_prediction": "toolscaler.evaluation.tool_calling.predictions",
+    "read_predictions": "toolscaler.evaluation.tool_calling.predictions",
+    "tool_call_table": "toolscaler.evaluation.tool_calling.evaluation",
+    "write_predictions": "toolscaler.evaluation.tool_calling.predictions",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    return lazy_attribute(__name__, _PUBLIC, name)
+
+
+def __dir__() -> list[str]:
+    return lazy_names(__name__, _PUBLIC)
