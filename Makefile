@@ -13,13 +13,14 @@ STAMP_RUN := $(VENV)/.installed-run
 STAMP_DEV := $(VENV)/.installed-dev
 CPU_ENV := TOKENIZERS_PARALLELISM=false
 
-.PHONY: help setup quickstart test fuzz quality format benchmark clean
+.PHONY: help setup quickstart test test-distributed fuzz quality format benchmark clean
 
 help:
 	@echo "make quickstart   set up, turn the starter tools into codes and queries into tools, then train an agent"
 	@echo "                  that calls them (the agent is the longer part)"
 	@echo "                  (MODEL=Qwen/Qwen2.5-0.5B takes a model from the Hub instead of one made from scratch)"
 	@echo "make test         set up, then run every test"
+	@echo "make test-distributed   every launch of several processes; those of DeepSpeed need the extra deepspeed"
 	@echo "make fuzz         100,000 damaged files, and 50 kills each of save, push and run (about an hour)"
 	@echo "make quality      ruff, mypy and the checks on the documentation"
 	@echo "make benchmark    the quick form of every benchmark"
@@ -44,11 +45,14 @@ quickstart: $(STAMP_RUN)
 	$(CPU_ENV) $(BIN)/toolscaler retrieve "$(OUTPUT)" "my train leaves in 95 minutes, how many hours is that?" "is 7919 a prime number" --top_k 3
 ifeq ($(MODEL),scratch)
 	$(CPU_ENV) $(BIN)/toolscaler run --config starter_agent --output_dir "$(AGENT_OUTPUT)"
-	$(CPU_ENV) $(BIN)/toolscaler agent "$(AGENT_OUTPUT)" "is 7919 a prime number" "which weekday was 1969-07-20?"
+	$(CPU_ENV) $(BIN)/toolscaler agent "$(AGENT_OUTPUT)" "is 7919 a prime number" "what is the area of a circle of radius 3"
 endif
 
 test: $(STAMP_DEV)
 	$(CPU_ENV) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-distributed: $(STAMP_DEV)
+	$(CPU_ENV) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m distributed_full tests/launch
 
 fuzz: $(STAMP_DEV)
 	$(CPU_ENV) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/hub/fuzz.py 100000 --seed "$${SEED:-0}"
