@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from toolscaler import __version__
-from toolscaler.errors import ConfigError, ToolscalerError
+from toolscaler.errors import ToolscalerError
 
 #: Verbs that are scripts of their own: verb -> (module, one line of help).
 _SCRIPTS = {
@@ -141,9 +141,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _env(_: argparse.Namespace) -> None:
     from toolscaler.pipeline.manifest import environment
+    from toolscaler.scripts.launch import config_names
 
     for key, value in environment().items():
         print(f"{key}: {value}")
+    print(f"accelerate configs: {', '.join(config_names())}")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -198,16 +200,14 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _run_script(verb: str, argv: list[str]) -> None:
     """Run a stage's script here, or under ``accelerate launch`` where ``--accelerate_config`` asks for it."""
-    module = _SCRIPTS[verb][0]
-    if "--accelerate_config" not in argv:
-        importlib.import_module(module).main(argv)
-        return
-    from toolscaler.scripts.launch import launch
+    from toolscaler.scripts.launch import launch, split_arguments
 
-    place = argv.index("--accelerate_config")
-    if place + 1 == len(argv):
-        raise ConfigError("--accelerate_config", None, "the name of a packaged config or a file")
-    launch(module, argv[place + 1], argv[:place] + argv[place + 2 :])
+    module = _SCRIPTS[verb][0]
+    config, options, rest = split_arguments(argv)
+    if config is None:
+        importlib.import_module(module).main(argv)
+    else:
+        launch(module, config, rest, options)
 
 
 def _log(level: int) -> None:

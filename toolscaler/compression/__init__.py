@@ -14,7 +14,8 @@ _PUBLIC: dict[str, str] = {
     "GistForToolCompression": "toolscaler.compression.modeling",
     "document_rows": "toolscaler.compression.collator",
     "encode_documents": "toolscaler.compression.export",
-    "load_embeddings": "toolscaler.compression.export",
+    "encode_shards": "toolscaler.compression.export",
+    "load_embeddings": "toolscaler.compression.shards",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -14,24 +14,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
-from toolscaler._files import atomic_path, read_json, write_json
 from toolscaler.compression.collator import document_text, encode_contents
 from toolscaler.compression.persistence import weights_fingerprint
+from toolscaler.compression.shards import (
+    DTYPES,
+    FORMAT_VERSION,
+    INDEX_NAME,
+    has_shard,
+    load_embeddings,
+    read_index,
+    shard_name,
+    write_index,
+    write_shard,
+)
 from toolscaler.data.documents import ToolDocument
 from toolscaler.errors import ArtifactError, CompressionError
 
 logger = logging.getLogger(__name__)
 
-#: Index of an export folder.
-INDEX_NAME = "embeddings.index.json"
-#: Version of the layout of an export folder; it changes when old readers could not read new folders.
-FORMAT_VERSION = 1
-
-_DTYPES = {"float32": np.float32, "float16": np.float16}
+__all__ = ["FORMAT_VERSION", "INDEX_NAME", "encode_documents", "encode_shards", "load_embeddings"]
 
 
 @dataclass(frozen=True)
@@ -93,78 +96,135 @@ def encode_documents(
         CompressionError: Documents or settings cannot be used.
         ArtifactError: ``output_dir`` holds embeddings of another model, other documents or other settings.
     """
-    config = model.config
-    if not len(documents):
-        raise CompressionError("documents: expected at least one, got none")
-    limit = config.max_content_length if max_length is None else max_length
-    for key, value in (
-        ("max_tokens_per_batch", max_tokens_per_batch),
-        ("max_length", limit),
-        ("shard_size", shard_size),
-        ("readout_layers", readout_layers),
-    ):
-        if value < 1:
-            raise CompressionError(f"{key}: got {value}, expected at least 1")
-    if dtype not in _DTYPES:
-        raise CompressionError(f"dtype: got {dtype!r}, expected one of {sorted(_DTYPES)}")
-    ids = _unique_ids(documents)
-    contents, truncated = encode_contents(tokenizer, documents, limit)
-    if truncated:
-        logger.warning("%d of %d documents were cut at %d tokens", truncated, len(contents), limit)
-    order = np.argsort([-len(content) for content in contents], kind="stable")
-    shards = [order[start : start + shard_size] for start in range(0, len(order), shard_size)]
-    plan = _Plan(contents, shards, max_tokens_per_batch, config.num_gist_tokens, readout_layers)
-    shape = (len(contents), config.num_gist_tokens, int(config.get_text_config().hidden_size))
-    with _evaluating(model), tqdm(total=len(contents), desc="encode", unit="doc", disable=not show_progress) as bar:
+    job = _Job.of(model, tokenizer, documents, max_tokens_per_batch, max_length, dtype, shard_size, readout_layers)
+    with _evaluating(model), _bar(job, show_progress) as bar:
         if output_dir is None:
-            return _encode_in_memory(model, plan, shape, _DTYPES[dtype], bar)
-        index = {
-            "format_version": FORMAT_VERSION,
-            "fingerprint": _fingerprint(model, contents, ids, dtype, shard_size, readout_layers),
-            "shape": list(shape),
-            "dtype": dtype,
-            "truncated": truncated,
-            "shards": [{"file": _shard_name(i, len(shards)), "documents": len(s)} for i, s in enumerate(shards)],
-            "complete": False,
-            "ids": ids,
-            "document_hashes": [_document_hash(document) for document in documents],
-        }
-        _encode_to_folder(model, plan, index, Path(output_dir), bar)
+            return _encode_in_memory(model, job, bar)
+        _encode_to_folder(model, job, job.index(model, documents), Path(output_dir), bar)
     return load_embeddings(output_dir)[1]
 
 
-def load_embeddings(folder: str | Path) -> tuple[list[str], np.ndarray]:
-    """Read a folder that :func:`encode_documents` wrote.
+@torch.no_grad()
+def encode_shards(
+    model: Any,
+    tokenizer: Any,
+    documents: Sequence[ToolDocument | str],
+    output_dir: str | Path,
+    *,
+    process_index: int,
+    num_processes: int,
+    max_tokens_per_batch: int = 4096,
+    max_length: int | None = None,
+    dtype: str = "float32",
+    show_progress: bool = True,
+    shard_size: int = 4096,
+    readout_layers: int = 1,
+) -> bool:
+    """Do one process's part of :func:`encode_documents`; the processes need not know of each other.
+
+    Process p writes the shards p, p + P, p + 2P, … of those that are missing, and whichever process finds the last one
+    written marks the export as complete. There is nothing to wait for: a process that is lost leaves its shards
+    unwritten, and all others whole. Another call, by any number of processes, writes what is missing.
 
     Args:
-        folder: The folder.
+        model: See :func:`encode_documents`, as all other arguments. Documents and settings must be the same in all
+            processes; ``shard_size`` decides how many can share the work.
+        tokenizer: See there.
+        documents: See there.
+        output_dir: Folder that all processes write to.
+        process_index: Number of this process, from 0.
+        num_processes: How many there are.
+        max_tokens_per_batch: See there.
+        max_length: See there.
+        dtype: See there.
+        show_progress: See there.
+        shard_size: See there.
+        readout_layers: See there.
 
     Returns:
-        Ids of the documents, and E, ``(N, V, D)`` float32, both in the order of the documents that were encoded.
+        Whether all shards are there now; then :func:`load_embeddings` reads them.
 
     Raises:
-        ArtifactError: The folder is unfinished, damaged or of an unknown format version.
+        CompressionError: Documents or settings cannot be used.
+        ArtifactError: ``output_dir`` holds embeddings of another model, other documents or other settings.
     """
-    folder = Path(folder)
-    index = read_json(folder / INDEX_NAME)
-    if index.get("format_version") != FORMAT_VERSION:
-        found = index.get("format_version")
-        raise ArtifactError(f"expected format_version {FORMAT_VERSION}, got {found!r}", path=folder / INDEX_NAME)
-    if not index["complete"]:
-        raise ArtifactError("the encoding was interrupted; call encode_documents again to finish it", path=folder)
-    embeddings = np.empty(index["shape"], dtype=np.float32)
-    seen = np.zeros(len(embeddings), dtype=bool)
-    for shard in index["shards"]:
-        path = folder / shard["file"]
-        found = _read_shard(path, index["fingerprint"])
-        if found is None:
-            raise ArtifactError("expected a shard of this export, found none", path=path)
-        positions, values = found
-        embeddings[positions] = values
-        seen[positions] = True
-    if not seen.all():
-        raise ArtifactError(f"{int((~seen).sum())} documents are in no shard; encode again", path=folder)
-    return list(index["ids"]), embeddings
+    if not 0 <= process_index < num_processes:
+        raise CompressionError(f"process_index: got {process_index}, expected a number from 0 to {num_processes - 1}")
+    job = _Job.of(model, tokenizer, documents, max_tokens_per_batch, max_length, dtype, shard_size, readout_layers)
+    own = range(process_index, len(job.plan.shards), num_processes)
+    with _evaluating(model), _bar(job, show_progress) as bar:
+        return _encode_to_folder(model, job, job.index(model, documents), Path(output_dir), bar, own)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An export: its plan, the documents' ids, how many were cut, shape (N, V, D) and storage type."""
+
+    plan: _Plan
+    ids: list[str]
+    truncated: int
+    shape: tuple[int, int, int]
+    dtype: str
+    shard_size: int
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        documents: Sequence[ToolDocument | str],
+        max_tokens: int,
+        max_length: int | None,
+        dtype: str,
+        shard_size: int,
+        readout_layers: int,
+    ) -> _Job:
+        """Check settings and documents, tokenize, and deal the documents out."""
+        config = model.config
+        if not len(documents):
+            raise CompressionError("documents: expected at least one, got none")
+        limit = config.max_content_length if max_length is None else max_length
+        for key, value in (
+            ("max_tokens_per_batch", max_tokens),
+            ("max_length", limit),
+            ("shard_size", shard_size),
+            ("readout_layers", readout_layers),
+        ):
+            if value < 1:
+                raise CompressionError(f"{key}: got {value}, expected at least 1")
+        if dtype not in DTYPES:
+            raise CompressionError(f"dtype: got {dtype!r}, expected one of {sorted(DTYPES)}")
+        ids = _unique_ids(documents)
+        contents, truncated = encode_contents(tokenizer, documents, limit)
+        if truncated:
+            logger.warning("%d of %d documents were cut at %d tokens", truncated, len(contents), limit)
+        order = np.argsort([-len(content) for content in contents], kind="stable")
+        shards = [order[start : start + shard_size] for start in range(0, len(order), shard_size)]
+        plan = _Plan(contents, shards, max_tokens, config.num_gist_tokens, readout_layers)
+        shape = (len(contents), config.num_gist_tokens, int(config.get_text_config().hidden_size))
+        return cls(plan, ids, truncated, shape, dtype, shard_size)
+
+    def index(self, model: Any, documents: Sequence[ToolDocument | str]) -> dict[str, Any]:
+        """Make the index of the folder."""
+        plan, count = self.plan, len(self.plan.shards)
+        fingerprint = _fingerprint(
+            model, plan.contents, self.ids, self.dtype, self.shard_size, readout_layers=plan.readout_layers
+        )
+        return {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": fingerprint,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "truncated": self.truncated,
+            "shards": [{"file": shard_name(i, count), "documents": len(s)} for i, s in enumerate(plan.shards)],
+            "complete": False,
+            "ids": self.ids,
+            "document_hashes": [_document_hash(document) for document in documents],
+        }
+
+
+def _bar(job: _Job, show: bool) -> Any:
+    return tqdm(total=job.shape[0], desc="encode", unit="doc", disable=not show)
 
 
 # ---- encoding ----
@@ -180,32 +240,40 @@ def _encode_batch(model: Any, contents: list[np.ndarray], readout_layers: int = 
         mask[row, width - len(content) :] = 1
     device = model.get_input_embeddings().weight.device
     tokens, present = torch.from_numpy(input_ids).to(device), torch.from_numpy(mask).to(device)
-    keys = {"readout_layers": readout_layers} if readout_layers > 1 else {}
-    outputs = model.gist_outputs(tokens, present, **keys)
+    if readout_layers == 1:
+        # Called as a whole: wrappers that keep weights in pieces bring them together in the call.
+        outputs = model(input_ids=tokens, attention_mask=present).gist_outputs
+    else:
+        outputs = model.gist_outputs(tokens, present, readout_layers=readout_layers)
     values = outputs.float().cpu().numpy()
     if not np.isfinite(values).all():
         raise CompressionError("the model gave gist embeddings that are not finite; was its training stable?")
     return values
 
 
-def _encode_in_memory(model: Any, plan: _Plan, shape: tuple[int, ...], dtype: Any, bar: Any) -> np.ndarray:
-    embeddings = np.empty(shape, dtype=np.float32)
+def _encode_in_memory(model: Any, job: _Job, bar: Any) -> np.ndarray:
+    plan, embeddings = job.plan, np.empty(job.shape, dtype=np.float32)
     for shard in range(len(plan.shards)):
         for positions in plan.batches(shard):
             # Through the storage dtype, so that the values are those that a folder would give.
             embeddings[positions] = _encode_batch(
                 model, [plan.contents[i] for i in positions], plan.readout_layers
-            ).astype(dtype)
+            ).astype(DTYPES[job.dtype])
             bar.update(len(positions))
     return embeddings
 
 
-def _encode_to_folder(model: Any, plan: _Plan, index: dict[str, Any], folder: Path, bar: Any) -> None:
-    """Write the shards that are not there yet, then mark the index complete."""
-    path = folder / INDEX_NAME
-    if path.exists():
-        found = read_json(path)
-        if found.get("format_version") != FORMAT_VERSION or found.get("fingerprint") != index["fingerprint"]:
+def _encode_to_folder(
+    model: Any, job: _Job, index: dict[str, Any], folder: Path, bar: Any, own: Sequence[int] | None = None
+) -> bool:
+    """Write those of the ``own`` shards (default: all) that are not there yet; say whether all shards are there.
+
+    An index that is not marked complete may be written late by one process after another has marked it. The late one
+    marks it again at its end, when no shard is missing then either.
+    """
+    if (folder / INDEX_NAME).exists():
+        found = read_index(folder)
+        if found["fingerprint"] != index["fingerprint"]:
             raise ArtifactError(
                 "the folder holds embeddings of another model, other documents or other settings; "
                 "choose another output_dir or delete this one",
@@ -214,46 +282,29 @@ def _encode_to_folder(model: Any, plan: _Plan, index: dict[str, Any], folder: Pa
         if found["complete"]:
             index = {**index, "complete": True}
             if found != index:  # what no shard depends on may have changed: the hash of a document, not its text
-                write_json(path, index, indent=None)
+                write_index(folder, index)
             bar.update(len(index["ids"]))
-            return
+            return True
     else:
-        write_json(path, index, indent=None)
-    dtype = _DTYPES[index["dtype"]]
+        write_index(folder, index)
+    plan = job.plan
     for number, shard in enumerate(index["shards"]):
         positions = plan.shards[number]
-        target = folder / shard["file"]
-        if target.exists() and _read_shard(target, index["fingerprint"]) is not None:
+        if has_shard(folder, index, shard):
             bar.update(len(positions))
-            continue
-        values = np.empty((len(positions), *index["shape"][1:]), dtype=dtype)
-        start = 0
-        for batch in plan.batches(number):
-            texts = [plan.contents[i] for i in batch]
-            values[start : start + len(batch)] = _encode_batch(model, texts, plan.readout_layers)
-            start += len(batch)
-            bar.update(len(batch))
-        metadata = {"format": "np", "fingerprint": index["fingerprint"]}
-        with atomic_path(target) as temporary:
-            save_file({"embeddings": values, "positions": positions.astype(np.int64)}, temporary, metadata=metadata)
-    write_json(path, {**index, "complete": True}, indent=None)
-
-
-def _read_shard(path: Path, fingerprint: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Read (positions, values) of a shard; ``None`` where it is missing or of another export.
-
-    Raises:
-        ArtifactError: The file is damaged.
-    """
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            if (file.metadata() or {}).get("fingerprint") != fingerprint:
-                return None
-            return file.get_tensor("positions"), file.get_tensor("embeddings")
-    except SafetensorError as error:
-        raise ArtifactError(f"the shard is damaged ({error}); delete it and encode again", path=path) from error
+        elif own is None or number in own:
+            values = np.empty((len(positions), *job.shape[1:]), dtype=DTYPES[job.dtype])
+            start = 0
+            for batch in plan.batches(number):
+                texts = [plan.contents[i] for i in batch]
+                values[start : start + len(batch)] = _encode_batch(model, texts, plan.readout_layers)
+                start += len(batch)
+                bar.update(len(batch))
+            write_shard(folder / shard["file"], positions, values, index["fingerprint"])
+    complete = all(has_shard(folder, index, shard) for shard in index["shards"])
+    if complete:
+        write_index(folder, {**index, "complete": True})
+    return complete
 
 
 @contextlib.contextmanager
@@ -268,10 +319,6 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 
 # ---- names and checksums ----
-
-
-def _shard_name(number: int, count: int) -> str:
-    return f"embeddings-{number + 1:05d}-of-{count:05d}.safetensors"
 
 
 def _unique_ids(documents: Sequence[ToolDocument | str]) -> list[str]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import TrlParser
 
+from toolscaler._files import write_json
 from toolscaler.compression import GistForToolCompression
 from toolscaler.data import load_tool_documents, load_tool_queries
 from toolscaler.data.documents import TASK_FIELDS
-from toolscaler.training.checkpoints import last_whole_checkpoint
+from toolscaler.training.attention import attention_implementation
+from toolscaler.training.checkpoints import resume_checkpoint
 from toolscaler.training.compression import CompressionConfig, compression_trainer, finalize
+from toolscaler.training.partition import whole_weights
 
 
 @dataclass
@@ -24,6 +28,9 @@ class CompressArguments:
     format: str | None = field(default=None, metadata={"help": "Reader of the tools; default: found from the content."})
     queries: str | None = field(default=None, metadata={"help": "Query file: adds queries as generation targets."})
     num_gist_tokens: int = field(default=2, metadata={"help": "Gist tokens a tool (paper: 2)."})
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention; default: FlashAttention-2 where it can run, else the model's own."}
+    )
 
 
 def make_parser() -> TrlParser:
@@ -37,16 +44,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     documents = load_tool_documents(arguments.tools, format=arguments.format)
     queries = None if arguments.queries is None else load_tool_queries(arguments.queries)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    model = GistForToolCompression.from_base_model(
-        AutoModelForCausalLM.from_pretrained(arguments.model),
-        num_gist_tokens=arguments.num_gist_tokens,
-        task_names=list(TASK_FIELDS) + (["query"] if queries is not None else []),
-    )
+    attention = attention_implementation(arguments.attn_implementation, bf16=config.bf16)
+    with whole_weights():
+        model = GistForToolCompression.from_base_model(
+            AutoModelForCausalLM.from_pretrained(arguments.model, attn_implementation=attention),
+            num_gist_tokens=arguments.num_gist_tokens,
+            task_names=list(TASK_FIELDS) + (["query"] if queries is not None else []),
+        )
     trainer = compression_trainer(model, tokenizer, documents, config, queries=queries)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(config.output_dir))
+    trainer.train(resume_from_checkpoint=resume_checkpoint(trainer))
+    compressor = finalize(trainer)
     if trainer.is_world_process_zero():
-        finalize(trainer).save_pretrained(config.output_dir, save_base=True)
+        compressor.save_pretrained(config.output_dir, save_base=True)
         tokenizer.save_pretrained(config.output_dir)
+        write_json(Path(str(config.output_dir)) / "losses.json", trainer.state.log_history)
     trainer.accelerator.wait_for_everyone()
 
 

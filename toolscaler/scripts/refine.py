@@ -32,8 +32,10 @@ from toolscaler.data.trajectories import FINISH_TOOL
 from toolscaler.errors import ConfigError
 from toolscaler.pipeline.rounds import renew_codes
 from toolscaler.tokenization import ToolscalerTokenizer
-from toolscaler.training.checkpoints import last_whole_checkpoint
+from toolscaler.training.attention import attention_implementation
+from toolscaler.training.checkpoints import resume_checkpoint
 from toolscaler.training.compression import finalize
+from toolscaler.training.partition import whole_weights
 from toolscaler.training.post_guided import PostGuidedConfig, PostGuidedTrainer, post_guided_trainer
 from toolscaler.training.post_guided_data import guiding_rows
 
@@ -55,6 +57,9 @@ class RefineArguments:
     num_levels: int | None = field(default=None, metadata={"help": "Default: that of the tuned model's codebook."})
     num_centroids: int | None = field(default=None, metadata={"help": "Default: that of the tuned model's codebook."})
     reduced_dim: int | None = field(default=None, metadata={"help": "Default: that of the tuned model's codebook."})
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention; default: FlashAttention-2 where it can run, else the model's own."}
+    )
 
 
 def make_parser() -> TrlParser:
@@ -70,24 +75,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _codebook_options(arguments, tuned_tokenizer, config.seed)
     num_gists = options.pop("num_gists")
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    compressor = GistForToolCompression.from_base_model(
-        AutoModelForCausalLM.from_pretrained(arguments.model),
-        num_gist_tokens=arguments.num_gist_tokens or num_gists,
-        task_names=list(TASK_FIELDS),
-    )
+    attention = attention_implementation(arguments.attn_implementation, bf16=config.bf16)
+    with whole_weights():  # no engine trains the guide, and the compressor's rows are drawn from its base's
+        compressor = GistForToolCompression.from_base_model(
+            AutoModelForCausalLM.from_pretrained(arguments.model, attn_implementation=attention),
+            num_gist_tokens=arguments.num_gist_tokens or num_gists,
+            task_names=list(TASK_FIELDS),
+        )
+        tuned = AutoModelForCausalLM.from_pretrained(arguments.tuned, attn_implementation=attention)
     trainer = post_guided_trainer(
         compressor,
         tokenizer,
-        AutoModelForCausalLM.from_pretrained(arguments.tuned),
+        tuned,
         tuned_tokenizer,
         documents,
         _rows(arguments, config, tuned_tokenizer, documents),
         config,
         codebook_options=options,
     )
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(config.output_dir))
+    trainer.train(resume_from_checkpoint=resume_checkpoint(trainer))
+    compressor = finalize(trainer)
     if trainer.is_world_process_zero():
-        _finish(trainer, arguments, config, documents, options, tuned_tokenizer)
+        with whole_weights():
+            _finish(trainer, compressor, arguments, config, documents, options, tuned_tokenizer)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -135,6 +145,7 @@ def _rows(
 
 def _finish(
     trainer: PostGuidedTrainer,
+    compressor: GistForToolCompression,
     arguments: RefineArguments,
     config: PostGuidedConfig,
     documents: list[ToolDocument],
@@ -143,9 +154,9 @@ def _finish(
 ) -> None:
     """Save the compressor, encode, fit, and write the tuned model with new rows."""
     folder, tokenizer = Path(str(config.output_dir)), trainer.processing_class
-    compressor = finalize(trainer)
     compressor.save_pretrained(folder, save_base=True)
     tokenizer.save_pretrained(folder)
+    compressor.to(trainer.args.device)
     embeddings = encode_documents(compressor, tokenizer, documents, folder / "embeddings")
     codebook = Codebook.fit(embeddings, [document.id for document in documents], **options)
     codebook.save_pretrained(folder / "codebook")

@@ -21,7 +21,8 @@ from toolscaler.data import (
 )
 from toolscaler.data.protocol import SYSTEM_PROMPT
 from toolscaler.tokenization import ToolscalerTokenizer
-from toolscaler.training.checkpoints import last_whole_checkpoint
+from toolscaler.training.attention import attention_implementation
+from toolscaler.training.checkpoints import resume_checkpoint
 from toolscaler.training.trajectory import TrajectoryConfig, trajectory_trainer
 
 
@@ -41,6 +42,9 @@ class TrajectoryArguments:
     tool_documentation: bool = field(
         default=True, metadata={"help": "Show a chosen tool's documentation (paper: yes)."}
     )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention; default: FlashAttention-2 where it can run, else the model's own."}
+    )
 
 
 def make_parser() -> TrlParser:
@@ -52,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train, going on from the last whole checkpoint in ``output_dir``, and save model, tokenizer and report there."""
     arguments, config = make_parser().parse_args_and_config(args=None if argv is None else list(argv))
     tokenizer = ToolscalerTokenizer.from_pretrained(arguments.model)
-    model = AutoModelForCausalLM.from_pretrained(arguments.model)
+    attention = attention_implementation(arguments.attn_implementation, bf16=config.bf16)
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, attn_implementation=attention)
     documents: list[ToolDocument] = list(load_tool_documents(arguments.documents))
     if all(document.id != FINISH_TOOL for document in documents):
         documents.append(finish_document())
@@ -70,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
         evaluation=evaluation,
     )
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(config.output_dir))
+    trainer.train(resume_from_checkpoint=resume_checkpoint(trainer))
     trainer.save_model(config.output_dir)
     if trainer.is_world_process_zero():
         write_json(Path(config.output_dir) / "losses.json", trainer.state.log_history)
@@ -78,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             report = {key: value for key, value in asdict(trainer.rows_report).items() if key != "skipped"}
             skipped = {str(key): why for key, why in trainer.rows_report.skipped.items()}
             write_json(Path(config.output_dir) / "rows.json", {**report, "skipped": skipped})
+    trainer.accelerator.wait_for_everyone()
 
 
 def _read(path: str, documents: list[ToolDocument], arguments: TrajectoryArguments) -> TrajectoryList:

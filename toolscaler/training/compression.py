@@ -18,12 +18,20 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from toolscaler._optional import require
 from toolscaler.compression import persistence
-from toolscaler.compression.collator import CompressionRows, GistCollator, document_rows, query_texts
+from toolscaler.compression.collator import (
+    CompressionRow,
+    CompressionRows,
+    GistCollator,
+    document_rows,
+    query_texts,
+)
 from toolscaler.compression.configuration import QUERY_TASK
 from toolscaler.compression.modeling import GistForToolCompression
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
 from toolscaler.errors import CompressionError, ConfigError, TrainingError
+from toolscaler.training.partition import is_partitioned, whole_copy
+from toolscaler.training.sampling import IGNORE_INDEX, EvenSteps
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +140,15 @@ class CompressionConfig(TrainingArguments):
             raise ConfigError("remove_unused_columns", True, "False: the rows are not columns")
 
 
+class CompressionTrainer(EvenSteps, Trainer):
+    """``Trainer`` whose steps are the same however many processes share them."""
+
+    def blank_row(self) -> CompressionRow:
+        """Give a document with one target that counts nowhere."""
+        first = self.train_dataset[0]
+        return CompressionRow("", first.input_ids, (np.full(1, IGNORE_INDEX, dtype=np.int32),), (0,))
+
+
 def compression_trainer(
     model: GistForToolCompression,
     tokenizer: Any,
@@ -141,7 +158,7 @@ def compression_trainer(
     queries: Sequence[ToolQuery] | Mapping[str, Sequence[str]] | None = None,
     eval_documents: Sequence[ToolDocument] | None = None,
     callbacks: Sequence[TrainerCallback] | None = None,
-) -> Trainer:
+) -> CompressionTrainer:
     """Build the Trainer of stage 1 (section 4.1).
 
     Gist and task embeddings are trained, and with them a LoRA adapter (default), the whole base (``train_base``) or
@@ -159,7 +176,7 @@ def compression_trainer(
         callbacks: Further callbacks.
 
     Returns:
-        A plain ``transformers.Trainer``. Its datasets (:class:`~toolscaler.compression.collator.CompressionRows`)
+        A ``transformers.Trainer``. Its datasets (:class:`~toolscaler.compression.collator.CompressionRows`)
         tell how many documents were cut.
 
     Raises:
@@ -183,7 +200,7 @@ def compression_trainer(
     # Before the adapter is made: its first values are drawn from the global generator, as the Trainer's own are.
     set_seed(config.seed)
     arguments, stopping = _arguments(config, bool(eval_rows))
-    return Trainer(
+    return CompressionTrainer(
         model=_trainable(model, config),
         args=arguments,
         data_collator=GistCollator.from_tokenizer(tokenizer),
@@ -203,12 +220,18 @@ def finalize(trainer: Trainer, *, merge: bool = True) -> GistForToolCompression:
             that ``save_pretrained`` writes only adapter and rows (the base must have been loaded by name).
 
     Returns:
-        The compressor, in evaluation mode, every parameter open to training again.
+        The compressor, in evaluation mode, every parameter open to training again. Where the weights lie in pieces
+        (ZeRO-3, FSDP) every process must call this; the whole compressor is the main process's, and what the others get
+        has no values.
 
     Raises:
         TrainingError: The Trainer is not one of :func:`compression_trainer`.
     """
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    if is_partitioned(model):
+        model = whole_copy(trainer)
+        if not trainer.accelerator.is_main_process:
+            return (model.get_base_model() if hasattr(model, "get_base_model") else model).eval()
     if not isinstance(model, GistForToolCompression):
         if not hasattr(model, "get_base_model") or not isinstance(model.get_base_model(), GistForToolCompression):
             raise TrainingError(f"finalize: expected a compression trainer, got one of {type(model).__name__}")

@@ -34,9 +34,11 @@ from toolscaler.data.queries import ToolQuery
 from toolscaler.errors import CodebookError, CompressionError, ConfigError, TrainingError
 from toolscaler.training import compression as stage_one
 from toolscaler.training.compression import CompressionConfig
+from toolscaler.training.partition import is_partitioned
 from toolscaler.training.post_guided_codes import CACHE_FILE, CodeRowBank
-from toolscaler.training.post_guided_data import GuidedCollator, GuidedDataset
+from toolscaler.training.post_guided_data import GuidedCollator, GuidedDataset, GuidedItem
 from toolscaler.training.post_guided_guide import IGNORE_INDEX, FrozenGuide
+from toolscaler.training.sampling import EvenSteps
 from toolscaler.training.trajectory_data import Truncation
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ class PostGuidedConfig(CompressionConfig):
                 raise ConfigError(key, getattr(self, key), f"at least {least}")
 
 
-class PostGuidedTrainer(Trainer):
+class PostGuidedTrainer(EvenSteps, Trainer):
     """Stage 1's Trainer with L_traj beside L_tool, and a new codebook after each epoch.
 
     Make one with :func:`post_guided_trainer`. Checkpoints hold the codebook and the cached gist outputs, so that a
@@ -165,6 +167,8 @@ class PostGuidedTrainer(Trainer):
             raise TrainingError("there is no codebook yet; call new_codebook() or train()")
         tools = inputs["live_tools"]
         everyone = self._gathered(gists.float(), tools)
+        if (tools < 0).any():  # the document of a batch that counts nowhere
+            gists, tools = gists[tools >= 0], tools[tools >= 0]
         # Rows are a matter of sums and small differences: float32, whatever the model computes in.
         with torch.autocast(gists.device.type, enabled=False):
             live = self.bank.rows(gists, tools, everyone)
@@ -197,6 +201,11 @@ class PostGuidedTrainer(Trainer):
         if self.args.average_tokens_across_devices and self.accelerator.num_processes > 1:
             self._row_tokens = self.accelerator.gather(self._row_tokens[None]).sum()
         return samples, items
+
+    def blank_row(self) -> GuidedItem:
+        """Give an item without document and, where items have rows, with one that counts nowhere."""
+        rows = ({"input_ids": [0], "labels": [IGNORE_INDEX]},) if self.train_dataset.rows_per_document else ()
+        return GuidedItem(-1, rows)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log both parts of the loss beside their sum."""
@@ -242,7 +251,8 @@ class PostGuidedTrainer(Trainer):
         """Give the gist outputs of all tools, (N, V, D) float32; each process encodes its share."""
         model = self.accelerator.unwrap_model(self.model)
         count, rank = self.accelerator.num_processes, self.accelerator.process_index
-        if count == 1:
+        if count == 1 or is_partitioned(model):
+            # Of weights in pieces each pass brings the next ones together: all processes make the same passes.
             return encode_documents(model, self.processing_class, self.catalogue, show_progress=False)
         share = self.catalogue[rank::count] or self.catalogue[:1]
         part = torch.from_numpy(encode_documents(model, self.processing_class, share, show_progress=False))

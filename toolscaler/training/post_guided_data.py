@@ -204,6 +204,10 @@ class GuidedCollator:
               :meth:`toolscaler.compression.GistForToolCompression.forward` takes them; ``live_tools`` (M,);
             - where items have rows: what :meth:`toolscaler.training.post_guided_guide.FrozenGuide.loss` takes.
         """
+        counted = [item for item in items if item.document >= 0]
+        if not counted:
+            return self._nothing(items[0])
+        items = counted
         rows = [row for item in items for row in item.rows]
         arrays = [np.asarray(row["input_ids"], dtype=np.int64) for row in rows]
         found = [self.mentions(array) for array in arrays]
@@ -224,6 +228,17 @@ class GuidedCollator:
             columns = torch.tensor(table, dtype=torch.long).view(-1, 4).unbind(1)
             names = ("mention_row", "mention_start", "mention_tool", "mention_slot")
             batch |= {name: column.contiguous() for name, column in zip(names, columns, strict=True)}
+        return batch
+
+    def _nothing(self, item: GuidedItem) -> dict[str, Tensor]:
+        """Give a batch of blank items: of the form that others have, and nothing in it counts."""
+        batch = self._documents([0], 1)
+        batch["labels"] = torch.full_like(batch["labels"], IGNORE_INDEX)
+        batch["live_tools"] = torch.full_like(batch["live_tools"], -1)
+        if item.rows:
+            batch |= self._rows([np.zeros(1, dtype=np.int64)], [np.full(1, IGNORE_INDEX, dtype=np.int64)])
+            names = ("mention_row", "mention_start", "mention_tool", "mention_slot")
+            batch |= {name: torch.zeros(0, dtype=torch.long) for name in names}
         return batch
 
     def _documents(self, live: list[int], own: int) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from toolscaler.data.protocol import AgentProtocol
 from toolscaler.errors import ConfigError, TrainingError
 from toolscaler.training.adapters import ready_for_trl, with_adapter
+from toolscaler.training.sampling import EvenSteps
 from toolscaler.training.trajectory_data import IGNORE_INDEX, RowsReport, TrajectoryRows, Truncation, trajectory_rows
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class TrajectoryConfig(SFTConfig):
         super().__post_init__()
 
 
-class TrajectoryTrainer(SFTTrainer):
+class TrajectoryTrainer(EvenSteps, SFTTrainer):
     """``SFTTrainer`` that computes logits only where there are labels, and whose checkpoints hold the text form.
 
     Attributes:
@@ -107,13 +108,8 @@ class TrajectoryTrainer(SFTTrainer):
         labels = inputs["labels"]
         before = nn.functional.pad(labels[:, 1:] != IGNORE_INDEX, (0, 1))  # positions whose next token counts
         targets = labels[:, 1:][before[:, :-1]]
-        head = self.accelerator.unwrap_model(model).get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, given: (given[0][before.to(given[0].device)], *given[1:]))
-        try:
-            outputs = model(**{key: value for key, value in inputs.items() if key != "labels"}, use_cache=False)
-        finally:
-            hook.remove()
-        logits = outputs.logits.float()
+        logits, outputs = self._logits(model, inputs, before)
+        logits = logits.float()
         total = nn.functional.cross_entropy(logits, targets, reduction="sum")
         counted = torch.as_tensor(len(targets) if num_items_in_batch is None else num_items_in_batch)
         loss = total / counted.to(total.device).clamp(min=1)
@@ -125,6 +121,22 @@ class TrajectoryTrainer(SFTTrainer):
             counts = self.accelerator.gather_for_metrics(counts).sum(0)
         self._metrics[mode]["mean_token_accuracy"].append((counts[0] / counts[1].clamp(min=1)).item())
         return (loss, outputs) if return_outputs else loss
+
+    def _logits(self, model: Any, inputs: dict[str, Any], before: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Give the logits (n, vocabulary) of the n positions in ``before``, (B, T) bool, row by row."""
+        given = {**{key: value for key, value in inputs.items() if key != "labels"}, "use_cache": False}
+        if self.args.torch_compile:
+            # A compiled model does not see hooks that come later. Columns that count in any row; of one row: exact.
+            columns = before.any(0).nonzero().flatten()
+            outputs = model(**given, logits_to_keep=columns)
+            return outputs.logits[before[:, columns]], outputs
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, seen: (seen[0][before.to(seen[0].device)], *seen[1:]))
+        try:
+            outputs = model(**given)
+        finally:
+            hook.remove()
+        return outputs.logits, outputs
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
