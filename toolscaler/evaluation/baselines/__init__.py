@@ -1,4 +1,4 @@
-"""Retrievers to compare with: tool documents in, ranked tools for queries out, without any training on queries."""
+"""Retrievers to compare with: tool documents in, ranked tools for queries out; most without any training on queries."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ _PUBLIC: dict[str, str] = {
     "EmbeddingEndpoint": "toolscaler.evaluation.baselines.endpoint",
     "EmbeddingRetriever": "toolscaler.evaluation.baselines.embedding",
     "LsaEncoder": "toolscaler.evaluation.baselines.embedding",
+    "ToolRetrieverConfig": "toolscaler.evaluation.baselines.tool_retriever",
     "document_text": "toolscaler.evaluation.baselines.catalogue",
+    "load_tool_retriever": "toolscaler.evaluation.baselines.tool_retriever",
     "search_words": "toolscaler.evaluation.baselines.catalogue",
     "split_words": "toolscaler.evaluation.baselines.catalogue",
+    "train_tool_retriever": "toolscaler.evaluation.baselines.tool_retriever",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -51,9 +51,12 @@ class ContentCache:
             version = self._table.execute("PRAGMA user_version").fetchone()[0]
             tables = {row[0] for row in self._table.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             self._check(version, tables)
-            with self._table:
-                self._table.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
-                self._table.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            if not tables:  # another process may be making it too
+                with self._table:
+                    self._table.execute(
+                        "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value BLOB NOT NULL)"
+                    )
+                    self._table.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         except (sqlite3.Error, OSError) as error:
             raise ArtifactError(f"expected a cache of answers or a place for one, got: {error}", path=path) from error
 
