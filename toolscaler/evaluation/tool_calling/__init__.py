@@ -8,15 +8,23 @@ from toolscaler._lazy import lazy_attribute, lazy_names
 
 # Public name -> the module that defines it. Nothing is imported before it is asked for (PEP 562).
 _PUBLIC: dict[str, str] = {
+    "AnswerRecord": "toolscaler.evaluation.tool_calling.answers",
     "AstVerdict": "toolscaler.evaluation.tool_calling.ast_match",
     "KindScore": "toolscaler.evaluation.tool_calling.evaluation",
+    "LLMJudge": "toolscaler.evaluation.tool_calling.judge",
+    "PassRate": "toolscaler.evaluation.tool_calling.judged",
     "PredictedCalls": "toolscaler.evaluation.tool_calling.predictions",
     "TOOL_CALL_KINDS": "toolscaler.evaluation.tool_calling.tasks",
     "ToolCallEvaluation": "toolscaler.evaluation.tool_calling.evaluation",
     "ToolCallTask": "toolscaler.evaluation.tool_calling.tasks",
     "ToolCallTasks": "toolscaler.evaluation.tool_calling.tasks",
+    "Verdict": "toolscaler.evaluation.tool_calling.judge",
+    "WinRate": "toolscaler.evaluation.tool_calling.judged",
+    "answer_record": "toolscaler.evaluation.tool_calling.answers",
     "ast_match": "toolscaler.evaluation.tool_calling.ast_match",
     "evaluate_tool_calls": "toolscaler.evaluation.tool_calling.evaluation",
+    "judge_pass_rate": "toolscaler.evaluation.tool_calling.judged",
+    "judge_win_rate": "toolscaler.evaluation.tool_calling.judged",
     "load_tool_call_tasks": "toolscaler.evaluation.tool_calling.loading",
     "read_prediction": "toolscaler.evaluation.tool_calling.predictions",
     "read_predictions": "toolscaler.evaluation.tool_calling.predictions",
