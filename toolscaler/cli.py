@@ -128,15 +128,9 @@ def _model_folder(run: str) -> str:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from toolscaler.data import load_tool_queries
-    from toolscaler.decoding import GenerativeRetriever
-    from toolscaler.evaluation import ToolRetrievalEvaluator
+    from toolscaler.evaluation.command import evaluate
 
-    retriever = GenerativeRetriever.from_pretrained(_model_folder(arguments.run))
-    queries = load_tool_queries(arguments.queries)
-    evaluator = ToolRetrievalEvaluator(queries, ks=tuple(arguments.ks))
-    result = evaluator(retriever, name="toolscaler", num_beams=arguments.num_beams)
-    print(json.dumps(result.to_dict(), indent=2))
+    print(json.dumps(evaluate(arguments).to_dict(), indent=2))
 
 
 def _env(_: argparse.Namespace) -> None:
@@ -150,6 +144,8 @@ def _env(_: argparse.Namespace) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of every verb but the scripts, which have their own."""
+    from toolscaler.evaluation.command import add_arguments as add_evaluation
+
     parser = argparse.ArgumentParser(prog="toolscaler", description="Tools as semantic codes that a model generates.")
     parser.add_argument("--version", action="version", version=f"toolscaler {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log what the library does")
@@ -186,11 +182,7 @@ def make_parser() -> argparse.ArgumentParser:
     agent.add_argument("--max_steps", type=int, default=12, help="most steps of a branch")
     agent.add_argument("--json", action="store_true", help="one JSON object a question")
 
-    evaluate = verb("evaluate", _evaluate, "measure retrieval on labelled queries")
-    evaluate.add_argument("run", help="run folder, model folder or Hub id")
-    evaluate.add_argument("--queries", required=True, help="labelled queries in any format the library reads")
-    evaluate.add_argument("--ks", nargs="+", type=int, default=[1, 3, 5])
-    evaluate.add_argument("--num_beams", type=int)
+    add_evaluation(verb("evaluate", _evaluate, "measure retrieval on labelled queries"))
 
     verb("env", _env, "print versions and machine")
     for name, (_, text) in _SCRIPTS.items():

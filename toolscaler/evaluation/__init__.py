@@ -26,6 +26,8 @@ _PUBLIC: dict[str, str] = {
     "ToolRetrievalEvaluator": "toolscaler.evaluation.retrieval",
     "bootstrap_intervals": "toolscaler.evaluation.statistics",
     "break_down": "toolscaler.evaluation.breakdown",
+    "breakdown_tables": "toolscaler.evaluation.files",
+    "calibrate_result": "toolscaler.evaluation.files",
     "cluster_bootstrap_interval": "toolscaler.evaluation.statistics",
     "compare_systems": "toolscaler.evaluation.comparison",
     "completeness_at_k": "toolscaler.evaluation.metrics",
@@ -55,6 +57,7 @@ _PUBLIC: dict[str, str] = {
     "standard_groups": "toolscaler.evaluation.breakdown",
     "top_confidences": "toolscaler.evaluation.calibration",
     "trec_query_ids": "toolscaler.evaluation.trec",
+    "write_evaluation": "toolscaler.evaluation.files",
     "write_trec_qrels": "toolscaler.evaluation.trec",
     "write_trec_run": "toolscaler.evaluation.trec",
 }
