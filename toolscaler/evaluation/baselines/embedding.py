@@ -97,16 +97,23 @@ class EmbeddingRetriever:
         found: list[Ranking] = []
         starts = range(0, len(texts), self.batch_size)
         for start in tqdm(starts, desc="embedding", disable=not show_progress):
-            batch = [self.query_prefix + text for text in texts[start : start + self.batch_size]]
-            vectors = self._encode(batch)
-            if vectors.shape[1] != self.embeddings.shape[1]:
-                raise EvaluationError(
-                    f"expected query vectors of the documents' {self.embeddings.shape[1]} dimensions, the encoder gave "
-                    f"{vectors.shape[1]}"
-                )
-            scores = np.clip(vectors @ self.embeddings.T, -1.0, 1.0)
+            scores = self.scores(texts[start : start + self.batch_size])
             found += [self.catalogue.best(row, top_k, rows) for row in scores]
         return found
+
+    def scores(self, queries: Sequence[str]) -> np.ndarray:
+        """Give the cosines of queries, encoded as one batch, with all tools: float32 (Q, N), from -1 to 1.
+
+        Raises:
+            EvaluationError: The encoder gives something else than finite vectors of the documents' dimension.
+        """
+        vectors = self._encode([self.query_prefix + text for text in queries])
+        if vectors.shape[1] != self.embeddings.shape[1]:
+            raise EvaluationError(
+                f"expected query vectors of the documents' {self.embeddings.shape[1]} dimensions, the encoder gave "
+                f"{vectors.shape[1]}"
+            )
+        return np.clip(vectors @ self.embeddings.T, -1.0, 1.0)
 
     def _encode(self, texts: list[str]) -> np.ndarray:
         """Encode texts as float32 (n, dimensions) of length one."""
