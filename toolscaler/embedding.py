@@ -15,12 +15,14 @@ from toolscaler.errors import CodebookError, ConfigError, TokenizationError
 if TYPE_CHECKING:
     from toolscaler.codebook import Codebook
     from toolscaler.tokenization import ToolscalerTokenizer
+    from toolscaler.tokenization.strategies import TokenizedCatalogue
 
 logger = logging.getLogger(__name__)
 
 _SCALES = ("match", "none")
-_INITS = ("reframe", "random")
+_INITS = ("reframe", "random", "mean")
 _CHUNK = 8192
+_MEAN_CHUNK = 256
 
 
 @torch.no_grad()
@@ -36,6 +38,7 @@ def initialize_code_embeddings(
     pad_to_multiple_of: int | None = None,
     write_head: bool = True,
     level_mean: bool = False,
+    sources: Sequence[Sequence[int]] | None = None,
 ) -> Any:
     """Give every code token its rows in the model: the "reframe embedding" of the paper (section 4.2).
 
@@ -51,6 +54,9 @@ def initialize_code_embeddings(
     the head rows. With ``scale="none"`` both get the vector itself. Input embeddings that multiply by a constant
     (Gemma) get the vector divided by it, so that the model sees the vector.
 
+    A tokenizer whose codes are tokens of the base has no rows of its own: then nothing is written but rows that the
+    model may lack for its vocabulary.
+
     Calling it again gives the same rows. Under DeepSpeed ZeRO-3 call it on every rank.
 
     Args:
@@ -60,18 +66,20 @@ def initialize_code_embeddings(
         codebook: Codebook that made the codes; the tokenizer's if not given. Needed for ``init="reframe"``.
         scale: ``"match"`` or ``"none"`` (the paper's literal form).
         init: ``"reframe"``, or ``"random"``: the ablation "w/o reframe embedding", normal noise with the norm of
-            ``"match"``, or with the model's ``initializer_range`` under ``scale="none"``.
+            ``"match"``, or with the model's ``initializer_range`` under ``scale="none"``; or ``"mean"``: the mean of
+            the rows of other tokens (ToolGen's start, of the tokens of a tool's name), each matrix from its own rows.
         seed: For random rows.
         pad_to_multiple_of: Grow the matrices to a multiple of this.
         write_head: Write code rows to an untied output head too. ``False``: they get the mean of its old rows, which is
             an ablation (the paper's released code leaves the head alone).
         level_mean: See :func:`reframe_vectors`; an ablation.
+        sources: For ``init="mean"``: for each code token, in id order, one or more ids of tokens of the base.
 
     Returns:
         The model.
 
     Raises:
-        ConfigError: ``scale`` or ``init`` is not one of the above.
+        ConfigError: ``scale`` or ``init`` is not one of the above, or ``sources`` does not fit.
         CodebookError: ``embeddings`` or the codebook fit neither the tokenizer nor the width of the model.
         TokenizationError: The model has no ordinary embedding matrix.
     """
@@ -80,7 +88,10 @@ def initialize_code_embeddings(
             raise ConfigError(key, value, " or ".join(map(repr, allowed)))
     layer = _input_embeddings(model)
     old_rows, width = _shape(layer.weight)
-    if init == "random":
+    if init == "mean" or tokenizer.num_code_tokens == 0:
+        _check_sources(sources, tokenizer.num_code_tokens, min(tokenizer.first_code_id, old_rows))
+        vectors = torch.empty(0, width)
+    elif init == "random":
         vectors = _random_vectors(model, tokenizer.num_code_tokens, width, seed)
     else:
         found = reframe_vectors(tokenizer, embeddings, codebook=codebook, level_mean=level_mean)
@@ -90,21 +101,67 @@ def initialize_code_embeddings(
             f"the codebook's vectors have {vectors.shape[1]} dimensions, the model's embeddings {width}; use the model "
             "that the tools were compressed with, or one of the same width"
         )
-    if scale == "match":
-        vectors = _unit_rows(vectors, seed)
     _grow(model, tokenizer.required_vocab_size, old_rows, pad_to_multiple_of)
 
     layer, head = _input_embeddings(model), model.get_output_embeddings()
-    span = (tokenizer.first_code_id, old_rows)
-    _write_rows(layer.weight, vectors, span, scale=scale, divisor=_embedding_scale(layer))
+    count, span = tokenizer.num_code_tokens, (tokenizer.first_code_id, old_rows)
+
+    def write(weight: torch.Tensor, divisor: float) -> None:
+        rows = vectors
+        if init == "mean" and count:
+            rows, divisor = _mean_rows(weight, sources or ()), 1.0
+        if scale == "match":
+            rows = _unit_rows(rows, seed)
+        _write_rows(weight, rows, span, scale=scale, divisor=divisor)
+
+    write(layer.weight, _embedding_scale(layer))
     if head is not None and not _tied(head.weight, layer.weight):
         if write_head:
-            _write_rows(head.weight, vectors, span, scale=scale)
+            write(head.weight, 1.0)
         else:
-            _write_mean(head.weight, len(vectors), span)
+            _write_mean(head.weight, count, span)
     if getattr(head, "bias", None) is not None:
-        _write_bias(head.bias, len(vectors), span)
+        _write_bias(head.bias, count, span)
     return model
+
+
+def initialize_first_rows(
+    model: Any,
+    catalogue: TokenizedCatalogue,
+    embeddings: np.ndarray | torch.Tensor | None = None,
+    *,
+    scale: str = "match",
+    init: str = "reframe",
+    **more: Any,
+) -> Any:
+    """Give a model the rows that a tokenization strategy asks for (paper, section 4.2 and appendix C).
+
+    Args:
+        model: Causal language model; changed in place.
+        catalogue: What the strategy gave.
+        embeddings: Gist outputs, float (N, V, D); used where the strategy reframes them.
+        scale: As in :func:`initialize_code_embeddings`, where the strategy has no scale of its own.
+        init: ``"reframe"`` or ``"random"``, for a strategy that reframes; the others say themselves how rows start.
+        **more: More arguments of :func:`initialize_code_embeddings`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ConfigError, CodebookError, TokenizationError: As :func:`initialize_code_embeddings`.
+    """
+    rows = catalogue.first_rows
+    reframes = rows.kind == "reframe"
+    kind = init if reframes else "random" if rows.kind == "none" else rows.kind
+    return initialize_code_embeddings(
+        model,
+        catalogue.tokenizer,
+        embeddings if reframes else None,
+        scale=rows.scale or scale,
+        init=kind,
+        sources=rows.sources,
+        **more,
+    )
 
 
 def reframe_vectors(
@@ -215,6 +272,33 @@ def _as_float32(embeddings: np.ndarray | torch.Tensor) -> np.ndarray:
 def _random_vectors(model: Any, count: int, width: int, seed: int) -> torch.Tensor:
     deviation = getattr(model.config.get_text_config(), "initializer_range", 0.02)
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)) * deviation
+
+
+def _check_sources(sources: Sequence[Sequence[int]] | None, count: int, known: int) -> None:
+    """Refuse sources of ``init="mean"`` that are not one or more known ids for each code token."""
+    if count == 0:
+        return
+    if sources is None or len(sources) != count or not all(len(ids) for ids in sources):
+        got = None if sources is None else len(sources)
+        raise ConfigError("sources", got, f"one or more token ids for each of {count} code tokens")
+    lowest, highest = min(map(min, sources)), max(map(max, sources))
+    if lowest < 0 or highest >= known:
+        raise ConfigError("sources", (lowest, highest), f"ids of the base, 0 to {known - 1}")
+
+
+def _mean_rows(weight: torch.Tensor, sources: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Give the mean of the rows of each source, float32 (sources, width), a few sources at a time."""
+    means = torch.empty(len(sources), _shape(weight)[1])
+    with gathered([weight]):
+        for start in range(0, len(sources), _MEAN_CHUNK):
+            part = sources[start : start + _MEAN_CHUNK]
+            ids = torch.tensor([token for source in part for token in source], device=weight.device)
+            lengths = torch.tensor([len(source) for source in part], device=weight.device)
+            owner = torch.repeat_interleave(torch.arange(len(part), device=weight.device), lengths)
+            total = torch.zeros(len(part), weight.shape[1], device=weight.device)
+            total.index_add_(0, owner, weight[ids].float())
+            means[start : start + _MEAN_CHUNK] = (total / lengths[:, None]).cpu()
+    return means
 
 
 def _unit_rows(vectors: torch.Tensor, seed: int) -> torch.Tensor:

@@ -158,7 +158,7 @@ def test_pickle_does_not_depend_on_what_was_looked_up():
     [
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
-        lambda text: text.replace('"format_version": 1', '"format_version": 2'),
+        lambda text: text.replace('"format_version": 1', '"format_version": 3'),
         lambda text: text.replace('"format_version": 1,', ""),
         lambda text: text.replace('"code_sizes": [4,4,3]', '"code_sizes": [4,4,2]'),
         lambda text: text.replace('"code_sizes": [4,4,3]', '"code_sizes": 4'),

@@ -117,9 +117,11 @@ class GenerativeRetriever:
             num_beams: Beam width, never less than ``top_k``; default: 10. As many beams as allowed tools make it exact.
             batch_size: Queries a batch at most.
             max_batch_tokens: Tokens a batch at most, prompts with their padding and beams; one query at least.
-            scores: ``full``: the sum of log-probabilities over the whole vocabulary, end token included: what
-                transformers' beam search gives with ``length_penalty=0``. ``group``: each code's log-probability among
-                the codes of its position, no end token: faster, and the same ranking where the model is trained.
+            scores: ``full``: the sum of log-probabilities over the whole vocabulary, end token included, never divided
+                by the length: what transformers' beam search gives with ``length_penalty=0``. It is the probability of
+                the whole sequence, so sequences of several lengths, and one that begins another, compare as they are.
+                ``group``: each code's log-probability among the codes of its position, no end token: faster, and the
+                same ranking where the model is trained; for code tokens and one length only.
             exact: Search again, wider, for queries whose ranking is not certified, until all are.
             show_progress: Show a progress bar.
 
@@ -136,7 +138,7 @@ class GenerativeRetriever:
             RetrievalError: The model gives numbers that are not finite for some queries; the others' rankings are in
                 the error.
             DecodingError: ``tools`` is no collection of ids, not one trie a query, or a trie of other tools or codes
-                than the tokenizer's; or there is no end token for ``full``.
+                than the tokenizer's; or there is no end token for ``full``, or no ``group`` (see ``scores``).
         """
         _check_numbers(top_k=top_k, num_beams=num_beams, batch_size=batch_size, max_batch_tokens=max_batch_tokens)
         index = self.tokenizer.tool_index  # one state of the catalogue for the whole call
@@ -231,7 +233,7 @@ class GenerativeRetriever:
         # Caches are tuples, read and written as a whole: another thread may change them between two lines.
         cached = self._trie
         if cached is None or cached[0] is not index:
-            cached = self._trie = (index, CodeTrie.from_tool_index(index, self.tokenizer.first_code_id))
+            cached = self._trie = (index, CodeTrie.from_tokenizer(self.tokenizer, index))
         return cached[1]
 
     def _search_trie(self, index: ToolIndex, tools: Any) -> CodeTrie:
@@ -259,9 +261,16 @@ class GenerativeRetriever:
     def _rule(self, index: ToolIndex, trie: CodeTrie, scores: Scores) -> ScoreRule:
         if scores not in get_args(Scores):
             raise ConfigError("scores", scores, f"one of {get_args(Scores)}")
-        starts = self.tokenizer.first_code_id + code_offsets(index.code_sizes)
-        groups = tuple((int(start), int(start) + size) for start, size in zip(starts, index.code_sizes, strict=True))
+        groups: tuple[tuple[int, int], ...] = ()
+        if not self.tokenizer.base_tokens:
+            starts = (self.tokenizer.first_code_id + code_offsets(index.code_sizes)).tolist()
+            groups = tuple((start, start + size) for start, size in zip(starts, index.code_sizes, strict=True))
         if scores == "group":
+            if index.ragged or self.tokenizer.base_tokens:
+                raise DecodingError(
+                    "scores='group': expected code tokens of their own and sequences of one length, got those of the "
+                    f"strategy {self.tokenizer.strategy!r}; use scores='full'"
+                )
             return ScoreRule(None, groups)
         trie.check_end_token(self.tokenizer.eos_token_id)
         return ScoreRule(self.tokenizer.eos_token_id, groups)

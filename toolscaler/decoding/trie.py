@@ -77,15 +77,22 @@ class CodeTrie:
         return trie
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: ToolscalerTokenizer) -> CodeTrie:
+    def from_tokenizer(cls, tokenizer: ToolscalerTokenizer, index: ToolIndex | None = None) -> CodeTrie:
         """Make the trie of a tokenizer's whole catalogue.
 
         The trie is a snapshot: tools added or removed later need a new one.
 
+        Args:
+            tokenizer: The tokenizer.
+            index: A state of its catalogue that ``tokenizer.tool_index`` gave, whatever another thread does to the
+                tokenizer meanwhile; default: the present one.
+
         Raises:
             EmptyCatalogueError: The tokenizer knows no tool.
         """
-        return cls.from_tool_index(tokenizer.tool_index, tokenizer.first_code_id)
+        index = tokenizer.tool_index if index is None else index
+        checked, ragged = checked_sequences(tokenizer.tool_token_ids(index))
+        return cls._of(build_arrays(checked, ragged=ragged), ToolNames(index.tool_ids))
 
     @classmethod
     def from_tool_index(cls, index: ToolIndex, first_code_id: int) -> CodeTrie:

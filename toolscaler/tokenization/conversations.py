@@ -172,8 +172,11 @@ class ConversationEncoder:
             result.add(encode_foreign_text(self.tokenizer, waiting), trained)
 
     def _code_ids(self, segment: Segment) -> list[int]:
-        ids = encode_own_text(self.tokenizer, segment.text)
-        if segment.tool not in self.tokenizer.decode_tool(ids) or len(ids) != self.tokenizer.code_length:
+        try:
+            ids = self.tokenizer.encode_code_text(segment.text)
+        except TokenizationError:
+            ids = []
+        if segment.tool not in self.tokenizer.decode_tool(ids):
             raise TokenizationError(f"expected the codes of {segment.tool!r}, got {segment.text!r:.120}")
         return ids
 

@@ -11,16 +11,26 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from toolscaler.errors import ArtifactError, TokenizationError
+from toolscaler.tokenization.base_tokens import pieces_to_text, text_to_pieces, vocabulary_size, without_tokens
 from toolscaler.tokenization.code_tokens import (
     all_code_tokens,
-    check_code_sizes,
     code_offsets,
     codes_to_text,
     find_codes,
     neutralise_codes,
 )
+from toolscaler.tokenization.layout import (
+    DEFAULT_STRATEGY,
+    QUERY_MARK,
+    base_sizes,
+    check_template,
+    layout,
+    one_sequence,
+    own_keys,
+    without_tools,
+)
 from toolscaler.tokenization.sidecars import load_codebook, save_codebook
-from toolscaler.tokenization.tool_index import ToolIndex
+from toolscaler.tokenization.tool_index import NO_CODE, ToolIndex
 from toolscaler.tokenization.wrapping import backend_with_codes, codes_are_contiguous, special_arguments
 
 if TYPE_CHECKING:
@@ -36,8 +46,6 @@ TOOL_INDEX_FILE = "tool_index.json"
 #: Retrieval prompt of a base tokenizer without a chat template.
 DEFAULT_RETRIEVAL_TEMPLATE = "{query}\n"
 
-_QUERY = "{query}"
-
 
 class ToolscalerTokenizer(PreTrainedTokenizerFast):
     """A fast tokenizer with code tokens (paper, section 4.2) that knows which tool each code sequence names.
@@ -49,6 +57,9 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
     Code tokens have the last ids: code ``k`` at position ``p`` is ``first_code_id + sum(code_sizes[:p]) + k``. The ids
     of all other text are those of the base tokenizer. Load with ``ToolscalerTokenizer.from_pretrained``;
     ``AutoTokenizer`` never gives this class.
+
+    With *base tokens* (:attr:`base_tokens`) the codes of a tool are ids of the base vocabulary, such as the digits of a
+    number or the pieces of a name; there are no code tokens then, and the vocabulary stays as it is.
     """
 
     vocab_files_names = {  # noqa: RUF012  (a class attribute of the parent, read by transformers)
@@ -64,6 +75,8 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
     _codebook: Codebook | None = None
     _first_code: int = -1
     _retrieval_template: str | None = None
+    _base_tokens: bool = False
+    _strategy: str = DEFAULT_STRATEGY
 
     @classmethod
     def from_tokenizer(
@@ -77,6 +90,9 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
         code_sizes: Iterable[int] | None = None,
         collisions: str | None = None,
         retrieval_template: str | None = None,
+        ragged: bool = False,
+        base_tokens: bool = False,
+        strategy: str = DEFAULT_STRATEGY,
     ) -> ToolscalerTokenizer:
         r"""Wrap a fast tokenizer; ``base`` stays as it is.
 
@@ -91,6 +107,9 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
             collisions: ``reassign``, ``suffix`` or ``share``; the codebook's if not given, else ``reassign``.
             retrieval_template: Prompt text with ``{query}`` exactly once. By default the chat template of ``base``
                 if it has one, else ``"{query}\n"``.
+            ragged: Code sequences may differ in length (:class:`ToolIndex`).
+            base_tokens: The codes are token ids of ``base``, and no token is added. ``code_sizes`` is not given then.
+            strategy: Name of the tokenization strategy that made the codes; travels with the tokenizer.
 
         Returns:
             The tokenizer. A language model needs :func:`toolscaler.initialize_code_embeddings` before it can use it.
@@ -98,7 +117,9 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
         Raises:
             TokenizationError: ``base`` cannot be wrapped, or codes, ids and sizes do not fit together.
         """
-        sizes, policy = _layout(codebook, code_sizes, collisions)
+        if base_tokens:
+            code_sizes = base_sizes(base, codes, codebook, code_sizes)
+        sizes, policy = layout(codebook, code_sizes, collisions)
         if codebook is not None and tool_ids is None and codes is None:
             tool_ids = codebook.tool_ids
         if codebook is not None and codes is None:
@@ -107,17 +128,38 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
             raise TokenizationError(f"tool_ids: expected an id for each of {len(codes)} code sequences, got none")
         names = [] if tool_ids is None else tool_ids if isinstance(tool_ids, str) else list(tool_ids)
         hashes = [document_hashes.get(n) for n in names] if isinstance(document_hashes, Mapping) else document_hashes
-        index = ToolIndex(sizes, names, codes, document_hashes=hashes, collisions=policy)
+        index = ToolIndex(sizes, names, codes, document_hashes=hashes, collisions=policy, ragged=ragged)
         chat_template = getattr(base, "chat_template", None)
         if retrieval_template is None and not chat_template:
             retrieval_template = DEFAULT_RETRIEVAL_TEMPLATE
-        _check_template(retrieval_template)
-        backend, first = backend_with_codes(base, all_code_tokens(sizes))
+        check_template(retrieval_template)
+        backend, first = backend_with_codes(base, [] if base_tokens else all_code_tokens(sizes))
         tokenizer = cls(tokenizer_object=backend, **special_arguments(base))
         tokenizer.chat_template = chat_template
         tokenizer.name_or_path = getattr(base, "name_or_path", "")
-        tokenizer._set_state(index, _without_tools(codebook), first, retrieval_template)
+        tokenizer._set_state(
+            index,
+            without_tools(codebook),
+            first,
+            retrieval_template,
+            strategy=strategy,
+            base_tokens=base_tokens,
+        )
+        if base_tokens and (index.codes == tokenizer.eos_token_id).any():
+            raise TokenizationError(
+                f"codes: expected no end token ({tokenizer.eos_token!r}), which ends a sequence, inside of one"
+            )
         return tokenizer
+
+    @property
+    def strategy(self) -> str:
+        """Name of the tokenization strategy that made the codes (paper, appendix C)."""
+        return self._strategy
+
+    @property
+    def base_tokens(self) -> bool:
+        """Whether codes are token ids of the base vocabulary; there are no code tokens then."""
+        return self._base_tokens
 
     @property
     def tool_index(self) -> ToolIndex:
@@ -138,17 +180,25 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
 
     @property
     def code_length(self) -> int:
-        """Number of code tokens of every tool."""
+        """Number of code tokens of every tool; of the longest one where they differ."""
         return self.tool_index.code_length
 
     @property
     def num_code_tokens(self) -> int:
-        """Number of code tokens in the vocabulary, ``sum(code_sizes)``."""
-        return sum(self.code_sizes)
+        """Number of code tokens in the vocabulary: ``sum(code_sizes)``, or none with base tokens."""
+        return sum(self._token_sizes)
+
+    @property
+    def _token_sizes(self) -> tuple[int, ...]:
+        """Code tokens of each position; none at all with base tokens."""
+        return () if self._base_tokens else self.code_sizes
 
     @property
     def first_code_id(self) -> int:
-        """Id of ``<a_0>``; the other code tokens follow without a gap, up to the end of the vocabulary."""
+        """Id of ``<a_0>``; the other code tokens follow without a gap, up to the end of the vocabulary.
+
+        With base tokens: the first id behind the vocabulary.
+        """
         _ = self.tool_index  # says what is wrong where there are no codes
         return self._first_code
 
@@ -167,49 +217,85 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
         """Prompt text with ``{query}``, or ``None`` for the chat template."""
         return self._retrieval_template
 
-    def tool_token_ids(self) -> np.ndarray:
-        """Give the code token ids of all tools.
+    def tool_token_ids(self, index: ToolIndex | None = None) -> np.ndarray:
+        """Give the token ids of all tools.
+
+        Args:
+            index: A state of the catalogue that :attr:`tool_index` gave before; default: the present one.
 
         Returns:
-            int64 (N, code_length), in the order of :attr:`tool_names`.
+            int64 (N, code_length), in the order of :attr:`tool_names`; -1 behind shorter sequences.
         """
-        index = self.tool_index
-        return index.codes.astype(np.int64) + (self.first_code_id + code_offsets(index.code_sizes))
+        index = self.tool_index if index is None else index
+        return self._token_ids(index.codes.astype(np.int64))
+
+    def _token_ids(self, codes: np.ndarray) -> np.ndarray:
+        """Turn codes int64 (..., code_length) into token ids; what stands behind a sequence stays."""
+        if self._base_tokens:
+            return codes
+        ids = codes + (self.first_code_id + code_offsets(self.code_sizes))[: codes.shape[-1]]
+        return np.where(codes == NO_CODE, NO_CODE, ids)
 
     def encode_tool(self, name: str) -> list[int]:
-        """Give the code token ids of a tool.
+        """Give the token ids of a tool.
 
         Raises:
             UnknownToolError: There is no such tool; the error suggests near names.
         """
-        codes = np.array(self.tool_index[name], dtype=np.int64)
-        return (codes + code_offsets(self.code_sizes) + self.first_code_id).tolist()
+        return self._token_ids(np.array(self.tool_index[name], dtype=np.int64)).tolist()
 
     def tool_code_text(self, name: str) -> str:
-        """Give the codes of a tool as text, for example ``<a_282><b_123><c_144><d_204>``.
+        """Give the codes of a tool as text: ``<a_282><b_123><c_144><d_204>``, or with base tokens ``0 0 0 0 3``.
 
         Raises:
             UnknownToolError: There is no such tool; the error suggests near names.
         """
-        return codes_to_text(self.tool_index[name])
+        codes = self.tool_index[name]
+        return pieces_to_text(self.backend_tokenizer, codes) if self._base_tokens else codes_to_text(codes)
+
+    def encode_code_text(self, text: str) -> list[int]:
+        """Give the token ids of code text, as :meth:`tool_code_text` writes it.
+
+        Raises:
+            TokenizationError: The text holds something else than codes, or nothing.
+        """
+        if self._base_tokens:
+            return text_to_pieces(self.backend_tokenizer, text)
+        ids = self(text, add_special_tokens=False)["input_ids"]
+        if not ids or min(ids) < self.first_code_id:
+            raise TokenizationError(f"expected code tokens only, got {text!r:.120}")
+        return list(ids)
 
     def decode_tool(self, ids_or_text: str | Sequence[int] | Any) -> list[str]:
         """Give the tools that a piece of output names.
 
         Args:
             ids_or_text: Text, or token ids (list, array or tensor, one dimension). What is no code token (text, end and
-                padding tokens) is passed over.
+                padding tokens) is passed over. With base tokens only start, end and padding tokens are.
 
         Returns:
             Tool names: one, or several where tools share codes; none where the code tokens are not exactly one code
             sequence in the right order, or where no tool has it.
         """
+        if self._base_tokens:
+            return self._decode_base_tokens(ids_or_text)
         found = (
             find_codes(ids_or_text, self.code_sizes) if isinstance(ids_or_text, str) else self._codes_of(ids_or_text)
         )
-        if [position for position, _ in found] != list(range(self.code_length)):
+        if [position for position, _ in found] != list(range(len(found))):
             return []
         return list(self.tool_index.tools_with(code for _, code in found))
+
+    def _decode_base_tokens(self, ids_or_text: Any) -> list[str]:
+        if isinstance(ids_or_text, str):
+            try:
+                ids = text_to_pieces(self.backend_tokenizer, ids_or_text)
+            except TokenizationError:
+                return []
+        else:
+            ids = one_sequence(ids_or_text).tolist()
+        around = (self.eos_token_id, self.pad_token_id, self.bos_token_id)
+        return list(self.tool_index.tools_with(without_tokens(ids, around)))
 
     def add_tools(
         self,
@@ -285,7 +371,7 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
                     "from_tokenizer on the base tokenizer"
                 )
         if codebook is not None:
-            self._codebook = _without_tools(codebook)
+            self._codebook = without_tools(codebook)
         self._tool_index = index
 
     def format_retrieval_prompt(self, query: str) -> str:
@@ -303,9 +389,9 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
         """
         if not isinstance(query, str):
             raise TokenizationError(f"query: expected text, got {type(query).__name__}")
-        text = neutralise_codes(query, self.code_sizes)
+        text = neutralise_codes(query, self._token_sizes)
         if self._retrieval_template is not None:
-            head, _, tail = self._retrieval_template.partition(_QUERY)
+            head, _, tail = self._retrieval_template.partition(QUERY_MARK)
             return f"{head}{text}{tail}"
         if not self.chat_template:
             raise TokenizationError(
@@ -343,17 +429,24 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
 
     def _codes_of(self, ids: Any) -> list[tuple[int, int]]:
         """Read (position, code) pairs off token ids, other tokens left out."""
-        array = np.asarray(ids.tolist() if hasattr(ids, "tolist") else list(ids))
-        if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-            raise TokenizationError(f"expected the token ids of one sequence, got shape {array.shape}, {array.dtype}")
         starts = code_offsets(self.code_sizes)
-        relative = array.astype(np.int64) - self.first_code_id
+        relative = one_sequence(ids) - self.first_code_id
         relative = relative[(relative >= 0) & (relative < self.num_code_tokens)]
         positions = np.searchsorted(starts, relative, side="right") - 1
         return list(zip(positions.tolist(), (relative - starts[positions]).tolist(), strict=True))
 
-    def _set_state(self, index: ToolIndex, codebook: Codebook | None, first: int, template: str | None) -> None:
+    def _set_state(
+        self,
+        index: ToolIndex,
+        codebook: Codebook | None,
+        first: int,
+        template: str | None,
+        *,
+        strategy: str = DEFAULT_STRATEGY,
+        base_tokens: bool = False,
+    ) -> None:
         self._tool_index, self._codebook, self._first_code, self._retrieval_template = index, codebook, first, template
+        self._strategy, self._base_tokens = strategy, base_tokens
 
     @classmethod
     def _from_pretrained(cls, resolved_vocab_files: dict[str, Any], *args: Any, **kwargs: Any) -> ToolscalerTokenizer:
@@ -367,9 +460,19 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
                 path=str(args[0]) if args else None,
             )
         index, extra = ToolIndex.load(index_file)
-        template, has_codebook = _own_keys(extra, index_file)
+        template, has_codebook, strategy, base_tokens = own_keys(extra, index_file)
         codebook = load_codebook(*codebook_files, index=index, index_file=index_file) if has_codebook else None
         tokenizer = super()._from_pretrained(files, *args, **kwargs)
+        if base_tokens:
+            known = vocabulary_size(tokenizer.backend_tokenizer)
+            if max(index.code_sizes) > known:
+                raise ArtifactError(
+                    f"the tool index was made for a vocabulary of {max(index.code_sizes)} tokens, tokenizer.json has "
+                    f"{known}; the two files do not belong together: save the tokenizer again",
+                    path=index_file,
+                )
+            tokenizer._set_state(index, codebook, known, template, strategy=strategy, base_tokens=True)
+            return tokenizer
         known = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=True)
         if sum(index.code_sizes) > known:  # before the tokens are listed: their number comes from a file
             raise ArtifactError(
@@ -385,7 +488,7 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
                 "the two files do not belong together: save the tokenizer again",
                 path=index_file,
             )
-        tokenizer._set_state(index, codebook, first, template)
+        tokenizer._set_state(index, codebook, first, template, strategy=strategy)
         return tokenizer
 
     def _save_pretrained(
@@ -404,53 +507,15 @@ class ToolscalerTokenizer(PreTrainedTokenizerFast):
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         names = [CODEBOOK_FILE, CODEBOOK_CONFIG_FILE, TOOL_INDEX_FILE]
         tensors_file, config_file, index_file = (Path(save_directory) / f"{prefix}{name}" for name in names)
-        extra = {"retrieval_template": self._retrieval_template, "has_codebook": self._codebook is not None}
+        extra: dict[str, Any] = {
+            "retrieval_template": self._retrieval_template,
+            "has_codebook": self._codebook is not None,
+        }
+        if self._strategy != DEFAULT_STRATEGY or self._base_tokens:
+            extra |= {"strategy": self._strategy, "base_tokens": self._base_tokens}
         saved = [index_file]
         if self._codebook is not None:
             save_codebook(self._codebook, tensors_file, config_file)
             saved += [tensors_file, config_file]
         self.tool_index.save(index_file, extra)
         return (*written, *map(str, saved))
-
-
-def _layout(
-    codebook: Codebook | None, code_sizes: Iterable[int] | None, collisions: str | None
-) -> tuple[tuple[int, ...], str]:
-    """Settle code sizes and collision policy; what is given twice must agree."""
-    sizes = None if code_sizes is None else check_code_sizes(code_sizes)
-    if codebook is None:
-        if sizes is None:
-            raise TokenizationError("code_sizes: expected the number of codes at each position, or a codebook")
-        return sizes, collisions or "reassign"
-    own = check_code_sizes(codebook.code_sizes)
-    if sizes is not None and sizes != own:
-        raise TokenizationError(f"code_sizes: the codebook has {own}, got {sizes}")
-    if collisions is not None and collisions != codebook.collisions:
-        raise TokenizationError(f"collisions: the codebook has {codebook.collisions!r}, got {collisions!r}")
-    return own, codebook.collisions
-
-
-def _check_template(template: Any) -> None:
-    """Refuse a retrieval template that does not hold ``{query}`` exactly once."""
-    if template is not None and (not isinstance(template, str) or template.count(_QUERY) != 1):
-        raise TokenizationError(f"retrieval_template: expected text with {_QUERY} exactly once, got {template!r}")
-
-
-def _own_keys(extra: Mapping[str, Any], index_file: str | Path) -> tuple[str | None, bool]:
-    """Read what the tokenizer has added to the file of its tool index: the template, and whether it has a codebook."""
-    unexpected = sorted(set(extra) - {"retrieval_template", "has_codebook"})
-    if unexpected:
-        raise ArtifactError(f"damaged tool index: unexpected keys {unexpected!r:.200}", path=index_file)
-    template, has_codebook = extra.get("retrieval_template"), extra.get("has_codebook")
-    try:
-        _check_template(template)
-    except TokenizationError as error:
-        raise ArtifactError(f"damaged tool index: {error}", path=index_file) from error
-    if not isinstance(has_codebook, bool | None):
-        raise ArtifactError(f"damaged tool index: has_codebook is {has_codebook!r:.80}", path=index_file)
-    return template, bool(has_codebook)
-
-
-def _without_tools(codebook: Codebook | None) -> Codebook | None:
-    """Leave out the codes of the fitted tools: the tool index holds them, and only it follows the catalogue."""
-    return None if codebook is None else codebook.without_tools()

@@ -14,11 +14,16 @@ from toolscaler._files import read_json, write_text
 from toolscaler.errors import ArtifactError, TokenizationError, UnknownToolError
 from toolscaler.tokenization.code_tokens import check_code_sizes
 
-#: Version of the layout of ``tool_index.json`` that this library writes and reads.
+#: Versions of the layout of ``tool_index.json``: every tool has the same number of codes, or tools differ in it.
 FORMAT_VERSION = 1
+RAGGED_FORMAT_VERSION = 2
 
-# A vocabulary has fewer tokens than this.
+# A vocabulary has fewer tokens than this, and a tool fewer codes.
 _MAX_CODES = 1 << 24
+_MAX_LENGTH = 1 << 12
+
+#: What stands behind the last code of a tool that has fewer codes than others.
+NO_CODE = -1
 
 #: What to do with tools whose codes collide (method of the codebook): only ``share`` lets two tools have one sequence.
 COLLISION_POLICIES: tuple[str, ...] = ("reassign", "suffix", "share")
@@ -36,12 +41,14 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
         codes: Integers (N, code_length); row j belongs to ``tool_ids[j]``.
         document_hashes: N content hashes of the tools' documents (``None`` where unknown), or ``None`` for all unknown.
         collisions: ``reassign``, ``suffix`` (unique codes) or ``share`` (several tools may have the same codes).
+        ragged: Sequences may differ in length, and one may begin another: ``codes`` is then N lists of 1 to code_length
+            codes, or an array with -1 behind the last code of a shorter sequence.
 
     Raises:
         TokenizationError: Shapes, ids or codes do not fit; or codes collide although the policy is not ``share``.
     """
 
-    __slots__ = ("_by_codes", "_codes", "_collisions", "_hashes", "_rows", "_sizes", "_tool_ids")
+    __slots__ = ("_by_codes", "_codes", "_collisions", "_hashes", "_ragged", "_rows", "_sizes", "_tool_ids")
 
     def __init__(
         self,
@@ -51,13 +58,15 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
         *,
         document_hashes: Iterable[str | None] | None = None,
         collisions: str = "reassign",
+        ragged: bool = False,
     ) -> None:
         if collisions not in COLLISION_POLICIES:
             raise TokenizationError(f"collisions: expected one of {', '.join(COLLISION_POLICIES)}, got {collisions!r}")
         self._sizes = check_code_sizes(code_sizes)
         self._collisions = collisions
         self._tool_ids = _checked_ids(tool_ids)
-        self._codes = _checked_codes(codes, self._tool_ids, self._sizes)
+        self._ragged = ragged
+        self._codes = _checked_codes(codes, self._tool_ids, self._sizes, ragged)
         self._hashes = _checked_hashes(document_hashes, len(self._tool_ids))
         self._rows: dict[str, int] | None = None
         self._by_codes: dict[tuple[int, ...], tuple[str, ...]] | None = None
@@ -71,8 +80,18 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
 
     @property
     def code_length(self) -> int:
-        """Number of codes of every tool."""
+        """Number of codes of every tool; of the longest one where they differ."""
         return len(self._sizes)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of codes of each tool, int64 (N,)."""
+        return np.count_nonzero(self._codes != NO_CODE, axis=1)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether tools may have fewer codes than there are positions."""
+        return self._ragged
 
     @property
     def collisions(self) -> str:
@@ -86,7 +105,7 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
 
     @property
     def codes(self) -> np.ndarray:
-        """The codes, int32 (N, code_length), read-only; row j belongs to ``tool_ids[j]``."""
+        """The codes, int32 (N, code_length), -1 behind shorter ones, read-only; row j belongs to ``tool_ids[j]``."""
         return self._codes
 
     @property
@@ -95,7 +114,7 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
         return self._hashes if self._hashes is not None else (None,) * len(self._tool_ids)
 
     def __getitem__(self, tool_id: str) -> tuple[int, ...]:
-        return tuple(self._codes[self.row(tool_id)].tolist())
+        return _present(self._codes[self.row(tool_id)].tolist())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tool_ids)
@@ -110,8 +129,8 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
         """Equal when settings, tools, their order, codes and hashes are equal."""
         if not isinstance(other, ToolIndex):
             return NotImplemented
-        mine = (self._sizes, self._collisions, self._tool_ids, self.document_hashes)
-        theirs = (other._sizes, other._collisions, other._tool_ids, other.document_hashes)
+        mine = (self._sizes, self._ragged, self._collisions, self._tool_ids, self.document_hashes)
+        theirs = (other._sizes, other._ragged, other._collisions, other._tool_ids, other.document_hashes)
         return mine == theirs and np.array_equal(self._codes, other._codes)
 
     def __hash__(self) -> int:
@@ -129,7 +148,7 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
         # Look-up tables are left out: the pickle, and with it the fingerprint that `datasets` takes of a tokenizer,
         # must not depend on what was looked up before, and stays small.
-        state = (self._sizes, self._collisions, self._tool_ids, self._codes, self._hashes)
+        state = (self._sizes, self._collisions, self._tool_ids, self._codes, self._hashes, self._ragged)
         return (_restore, state)
 
     def row(self, tool_id: str) -> int:
@@ -147,7 +166,7 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
         """Give the tools that have exactly these codes.
 
         Args:
-            codes: One code for each position.
+            codes: A whole code sequence.
 
         Returns:
             Tool ids in index order: none where the sequence is free, several only under the policy ``share``.
@@ -155,7 +174,7 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
         if self._by_codes is None:
             table: dict[tuple[int, ...], tuple[str, ...]] = {}
             for tool_id, row in zip(self._tool_ids, self._codes.tolist(), strict=True):
-                key = tuple(row)
+                key = _present(row)
                 table[key] = (*table.get(key, ()), tool_id)
             self._by_codes = table
         return self._by_codes.get(tuple(int(code) for code in codes), ())
@@ -189,7 +208,7 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
         known = [tool_id for tool_id in new_ids if tool_id in self]
         if known:
             raise TokenizationError(f"tools exist already: {_few(known)}; remove them first or choose other ids")
-        new_codes = _checked_codes(codes, new_ids, self._sizes)
+        new_codes = _checked_codes(codes, new_ids, self._sizes, self._ragged)
         new_hashes = _checked_hashes(document_hashes, len(new_ids))
         hashes = None
         if self._hashes is not None or new_hashes is not None:
@@ -233,7 +252,7 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
             TokenizationError: An extra key has the name of a key of the index.
         """
         head: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
+            "format_version": RAGGED_FORMAT_VERSION if self._ragged else FORMAT_VERSION,
             "code_sizes": list(self._sizes),
             "collisions": self._collisions,
         }
@@ -242,7 +261,7 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
             raise TokenizationError(f"extra: expected keys other than the index's own, got {', '.join(taken)}")
         head.update(extra or {})
         lines = [f"{_json(key)}: {_json(value)}," for key, value in head.items()]
-        rows = zip(self._tool_ids, self._codes.tolist(), strict=True)
+        rows = zip(self._tool_ids, map(_present, self._codes.tolist()), strict=True)
         tools = ",\n".join(f"{_json(tool_id)}:{_json(codes)}" for tool_id, codes in rows)
         hashes = "null" if self._hashes is None else "[\n" + ",\n".join(map(_json, self._hashes)) + "\n]"
         write_text(
@@ -263,18 +282,20 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
         if not isinstance(data, dict):
             raise ArtifactError(f"expected a JSON object with tools, got {type(data).__name__}", path=path)
         version = data.pop("format_version", None)
-        if version != FORMAT_VERSION or isinstance(version, bool | float):
+        if type(version) is not int or version not in (FORMAT_VERSION, RAGGED_FORMAT_VERSION):
             advice = "load it with the toolscaler release that wrote it, if it is a tool index at all"
-            raise ArtifactError(f"format_version: expected {FORMAT_VERSION}, got {version!r:.80}; {advice}", path=path)
+            known = f"{FORMAT_VERSION} or {RAGGED_FORMAT_VERSION}"
+            raise ArtifactError(f"format_version: expected {known}, got {version!r:.80}; {advice}", path=path)
         try:
             tools = data.pop("tools")
-            _check_rows(list(tools.values()), data["code_sizes"])
+            _check_rows(list(tools.values()), data["code_sizes"], ragged=version == RAGGED_FORMAT_VERSION)
             index = cls(
                 data.pop("code_sizes"),
                 tools.keys(),
                 list(tools.values()),
                 document_hashes=data.pop("document_hashes"),
                 collisions=data.pop("collisions"),
+                ragged=version == RAGGED_FORMAT_VERSION,
             )
         except KeyError as error:
             raise ArtifactError(f"damaged tool index: the key {error} is missing", path=path) from error
@@ -289,7 +310,9 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
         return self._rows
 
     def _replaced(self, tool_ids: tuple[str, ...], codes: np.ndarray, hashes: Any) -> ToolIndex:
-        return ToolIndex(self._sizes, tool_ids, codes, document_hashes=hashes, collisions=self._collisions)
+        return ToolIndex(
+            self._sizes, tool_ids, codes, document_hashes=hashes, collisions=self._collisions, ragged=self._ragged
+        )
 
     def _refuse_shared_codes(self) -> None:
         """Raise where two tools have one code sequence."""
@@ -301,15 +324,22 @@ class ToolIndex(Mapping[str, tuple[int, ...]]):
         if same.size:
             one, other = (self._tool_ids[order[same[0] + step]] for step in (0, 1))
             raise TokenizationError(
-                f"{same.size} code sequences are given twice, for example {ordered[same[0]].tolist()} to {one!r} and "
+                f"{same.size} code sequences are given twice, for example {list(self[one])} to {one!r} and "
                 f"{other!r}; policy {self._collisions!r} needs unique codes: let Codebook.assign make them, or choose "
                 "collisions='share'"
             )
 
 
-def _restore(sizes: Any, collisions: str, tool_ids: Any, codes: np.ndarray, hashes: Any) -> ToolIndex:
+def _restore(
+    sizes: Any, collisions: str, tool_ids: Any, codes: np.ndarray, hashes: Any, ragged: bool = False
+) -> ToolIndex:
     """Rebuild an index from its pickle."""
-    return ToolIndex(sizes, tool_ids, codes, document_hashes=hashes, collisions=collisions)
+    return ToolIndex(sizes, tool_ids, codes, document_hashes=hashes, collisions=collisions, ragged=ragged)
+
+
+def _present(codes: Sequence[int]) -> tuple[int, ...]:
+    """Leave out what stands behind the last code."""
+    return tuple(codes[: codes.index(NO_CODE)] if codes and codes[-1] == NO_CODE else codes)
 
 
 def _json(value: Any) -> str:
@@ -345,11 +375,11 @@ def _checked_ids(tool_ids: Iterable[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _checked_codes(codes: Any, tool_ids: Sequence[str], sizes: tuple[int, ...]) -> np.ndarray:
-    """Copy codes into a read-only int32 (N, code_length) array, every code in range."""
+def _checked_codes(codes: Any, tool_ids: Sequence[str], sizes: tuple[int, ...], ragged: bool) -> np.ndarray:
+    """Copy codes into a read-only int32 (N, code_length) array, every code in range, -1 behind shorter sequences."""
     shape = (len(tool_ids), len(sizes))
     try:
-        array = np.asarray([] if codes is None else codes)
+        array = np.asarray([] if codes is None else _padded(codes, len(sizes)) if ragged else codes)
     except ValueError as error:
         raise TokenizationError(f"codes: expected {shape[1]} whole numbers for each tool, got {error}") from error
     if array.size == 0 and not tool_ids:
@@ -357,7 +387,12 @@ def _checked_codes(codes: Any, tool_ids: Sequence[str], sizes: tuple[int, ...]) 
     if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
         got = f"shape {array.shape} and dtype {array.dtype}"
         raise TokenizationError(f"codes: expected whole numbers of shape (tools, positions) = {shape}, got {got}")
-    outside = np.argwhere((array < 0) | (array >= np.array(sizes)))
+    wrong = (array < 0) | (array >= np.array(sizes))
+    if ragged:
+        behind = np.logical_and.accumulate(array[:, ::-1] == NO_CODE, axis=1)[:, ::-1]
+        behind[:, 0] = False  # a tool has one code at least
+        wrong &= ~behind
+    outside = np.argwhere(wrong)
     if outside.size:
         row, position = outside[0].tolist()
         raise TokenizationError(
@@ -367,6 +402,13 @@ def _checked_codes(codes: Any, tool_ids: Sequence[str], sizes: tuple[int, ...]) 
     result = array.astype(np.int32)
     result.setflags(write=False)
     return result
+
+
+def _padded(codes: Any, length: int) -> Any:
+    """Put -1 behind the shorter ones of several lists; an array is given back as it is."""
+    if not isinstance(codes, list | tuple) or not all(isinstance(row, list | tuple) for row in codes):
+        return codes
+    return [[*row, *[NO_CODE] * (length - len(row))] for row in codes]
 
 
 def _checked_hashes(hashes: Iterable[str | None] | None, count: int) -> tuple[str | None, ...] | None:
@@ -380,12 +422,17 @@ def _checked_hashes(hashes: Iterable[str | None] | None, count: int) -> tuple[st
     return tuple(values) if any(value is not None for value in values) else None
 
 
-def _check_rows(rows: list[Any], code_sizes: Any) -> None:
+def _check_rows(rows: list[Any], code_sizes: Any, *, ragged: bool) -> None:
     """Check codes from a file before numpy sees them: one long text among them would make an array of gigabytes."""
     sizes = check_code_sizes(code_sizes)
-    if sum(sizes) > _MAX_CODES:
-        raise TokenizationError(f"code_sizes: expected at most {_MAX_CODES} codes in all, got {sum(sizes)!r:.40}")
-    if not set(map(type, rows)) <= {list} or not set(map(len, rows)) <= {len(sizes)}:
-        raise TokenizationError(f"tools: expected a list of {len(sizes)} codes for each tool")
+    if len(sizes) > _MAX_LENGTH or max(sizes) > _MAX_CODES:
+        got = f"{len(sizes)} positions of up to {max(sizes)!r:.40}"
+        raise TokenizationError(
+            f"code_sizes: expected at most {_MAX_LENGTH} positions of {_MAX_CODES} codes, got {got}"
+        )
+    lengths = set(map(len, rows)) if set(map(type, rows)) <= {list} else {0}
+    if not lengths <= set(range(1 if ragged else len(sizes), len(sizes) + 1)):
+        least = "1 to " if ragged else ""
+        raise TokenizationError(f"tools: expected a list of {least}{len(sizes)} codes for each tool")
     if not set(map(type, chain.from_iterable(rows))) <= {int}:
         raise TokenizationError("tools: expected whole numbers as codes")

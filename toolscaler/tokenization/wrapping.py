@@ -34,10 +34,11 @@ def backend_with_codes(base: Any, tokens: Sequence[str]) -> tuple[Tokenizer, int
 
     Args:
         base: Any fast tokenizer.
-        tokens: Code tokens in id order.
+        tokens: Code tokens in id order; may be none.
 
     Returns:
-        The copy, and the id of the first code token; the others follow without a gap.
+        The copy, and the id of the first code token; the others follow without a gap. Without code tokens, the first id
+        behind the vocabulary.
 
     Raises:
         TokenizationError: ``base`` is no fast tokenizer, has such tokens already, has a token that would swallow the
@@ -49,12 +50,15 @@ def backend_with_codes(base: Any, tokens: Sequence[str]) -> tuple[Tokenizer, int
             f"expected a fast tokenizer (PreTrainedTokenizerFast, backed by the tokenizers library), got "
             f"{type(base).__name__}; load it with AutoTokenizer.from_pretrained or convert it to a tokenizer.json"
         )
-    _refuse_conflicts(base, source, tokens)
+    if tokens:
+        _refuse_conflicts(base, source, tokens)
     backend = copy.deepcopy(source)
     # A truncation or padding left over from an earlier call must not become a setting of the new tokenizer.
     backend.no_truncation()
     backend.no_padding()
     highest = max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
+    if not tokens:
+        return backend, highest + 1
     backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
     first = backend.token_to_id(tokens[0])
     if first is None or first <= highest or not codes_are_contiguous(backend, tokens, first):

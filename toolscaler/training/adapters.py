@@ -97,6 +97,7 @@ def with_adapter(
         lora_alpha=alpha,
         lora_dropout=dropout,
         target_modules=names,
-        trainable_token_indices=code_row_targets(model, tokenizer),
+        # A tokenizer whose codes are tokens of the base has no rows of its own to train.
+        trainable_token_indices=code_row_targets(model, tokenizer) if tokenizer.num_code_tokens else None,
     )
     return get_peft_model(model, settings)

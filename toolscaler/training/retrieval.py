@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from toolscaler.errors import ConfigError, TrainingError
+from toolscaler.errors import ConfigError, TokenizationError, TrainingError
 from toolscaler.tokenization.prompts import shorten_prompt
 from toolscaler.training.adapters import ready_for_trl, with_adapter
 
@@ -134,7 +134,7 @@ class RetrievalTrainer(SFTTrainer):
     """``SFTTrainer`` for rows from :func:`tokenize_retrieval_rows`; computes logits only where there are labels.
 
     Attributes:
-        first_code_id: Id of the first code token.
+        first_code_id: Id of the first code token; 0 where codes are tokens of the base.
         end_token_id: Id of the end token; ``None``: there is none.
     """
 
@@ -233,7 +233,8 @@ def tokenize_retrieval_rows(
 
     Args:
         tokenizer: Tokenizer that knows the codes.
-        rows: ``prompt`` (the query as the user wrote it) and ``completion`` (code text such as ``<a_1><b_2>``).
+        rows: ``prompt`` (the query as the user wrote it) and ``completion`` (code text such as ``<a_1><b_2>``, as
+            :meth:`ToolscalerTokenizer.tool_code_text` writes it).
         config: ``max_length`` and ``train_end_token`` are read.
 
     Returns:
@@ -241,19 +242,25 @@ def tokenize_retrieval_rows(
         tokenizer's start token; how many rows were cut is logged.
 
     Raises:
-        TrainingError: There are no rows, a row lacks a column, or a completion holds anything but codes.
+        TrainingError: There are no rows, a row lacks a column, a completion holds anything but codes, or code sequences
+            of several lengths are to be trained without the end token.
     """
     rows = list(rows)
     if not rows:
         raise TrainingError("expected retrieval rows, got none; check the split and the query files")
-    first, cut = tokenizer.first_code_id, 0
+    if tokenizer.tool_index.ragged and not config.train_end_token:
+        raise TrainingError(
+            "train_end_token: expected true, got false; sequences of several lengths are told apart by the end token"
+        )
+    cut = 0
     input_ids, labels = [], []
     for number, row in enumerate(rows):
         if "prompt" not in row or "completion" not in row:
             raise TrainingError(f"row {number}: expected the columns prompt and completion, got {sorted(row)}")
-        codes = tokenizer(row["completion"], add_special_tokens=False)["input_ids"]
-        if not codes or min(codes) < first:
-            raise TrainingError(f"row {number}: expected a completion of code tokens only, got {row['completion']!r}")
+        try:
+            codes = tokenizer.encode_code_text(row["completion"])
+        except TokenizationError as error:
+            raise TrainingError(f"row {number}: expected a completion of codes only: {error}") from error
         prompt = tokenizer.encode_retrieval_prompt(row["prompt"])
         room = len(prompt) if config.max_length is None else config.max_length - len(codes) - 1
         if room < 1:
@@ -318,6 +325,10 @@ def retrieval_trainer(
     config.remove_unused_columns = False
     dataset = tokenize_retrieval_rows(tokenizer, train_rows, config)
     if step_rows is not None:
+        if tokenizer.base_tokens:
+            raise TrainingError(
+                f"step_rows: expected none with the strategy {tokenizer.strategy!r}, whose codes look like text"
+            )
         if not {"input_ids", "labels"} <= set(step_rows.column_names):
             raise TrainingError(f"step_rows: expected input_ids and labels, got {step_rows.column_names}")
         dataset = concatenate_datasets(
@@ -332,5 +343,6 @@ def retrieval_trainer(
         data_collator=RetrievalCollator(tokenizer.pad_token_id),
         callbacks=callbacks,
     )
-    trainer.first_code_id, trainer.end_token_id = tokenizer.first_code_id, tokenizer.eos_token_id
+    trainer.first_code_id = 0 if tokenizer.base_tokens else tokenizer.first_code_id
+    trainer.end_token_id = tokenizer.eos_token_id
     return trainer
