@@ -124,6 +124,21 @@ def test_dependencies_mean_calls_not_labels():
     assert not match(turned, NESTED).exact  # as plain texts they differ
 
 
+def test_independent_calls_may_change_places():
+    turned = [("airport", {"name": "Rome"}), ("airport", {"name": "Oslo"})]
+    fly = {"from": "$var2.id$", "to": "$var1.id$", "note": "to $var1.name$!"}
+    found = match([*turned, ("fly", fly)], NESTED, "nestful")
+    assert (found.unordered, found.exact, found.dependencies.both) == (True, False, 3)
+    # One wrong argument does not spoil what builds on the call.
+    wrong = match([("airport", {"name": "Rom"}), turned[1], ("fly", fly)], NESTED, "nestful")
+    assert (wrong.calls.both, wrong.arguments.both, wrong.dependencies.both) == (2, 4, 3)
+    # Chains: the second `step` is the one that builds on the first.
+    chain = [("step", {"of": "a"}, "var1"), ("step", {"of": "$var1$"}, "var2"), ("step", {"of": "$var2$"}, "var3")]
+    assert match([call[:2] for call in chain], chain, "nestful").exact
+    broken = [chain[0][:2], ("step", {"of": "$var1$"}), ("step", {"of": "$var1$"})]
+    assert match(broken, chain, "nestful").calls.both == 2
+
+
 def test_a_result_may_only_be_used_after_its_call():
     early = [("fly", {"from": "$var2.id$", "to": "$var3.id$", "note": ""}), *(call[:2] for call in NESTED[:2])]
     assert match(early, NESTED, "nestful").dependencies.both == 0

@@ -19,6 +19,9 @@ _SEAL = re.compile(r"(API_call_\d+)()\b")
 _PLACEHOLDER = re.compile(r"<[^<>]+>")
 # A reference to a former result, in the one form to which every data set's form is brought.
 _CANONICAL = re.compile("\x00[^\x00]*\x00")
+# Chains of references are short: each round settles one more link.
+_ROUNDS = 8
+_TIE = 1e-6
 #: Whether a predicted value is what a reference value asks for.
 _Same = Callable[[Any, Any], bool]
 
@@ -85,9 +88,9 @@ def match_sequences(prediction: PredictedCalls, task: ToolCallTask, kind: str) -
     """Compare predicted calls with a task's reference calls.
 
     Values are compared as JSON: 5 is 5.0, true is not 1, texts by every character. A reference to a former result is
-    compared by the call that it means (the tool, and which of its calls), not by its label: sequences may name results
-    and order independent calls as they like. Of ``ultratool`` a placeholder such as ``<order id>`` stands for a former
-    result that has no name, so any value is right there.
+    compared by the call that it means, not by its label: sequences may name results and order independent calls as they
+    like. Which call is which is found by pairing calls of one tool so that most arguments agree. Of ``ultratool`` a
+    placeholder such as ``<order id>`` stands for a former result that has no name, so any value is right there.
 
     Args:
         prediction: The predicted calls.
@@ -96,9 +99,18 @@ def match_sequences(prediction: PredictedCalls, task: ToolCallTask, kind: str) -
     """
     named = [task.names.get(call.tool, call.tool) for call in prediction.calls]
     mine = [ToolCall(name, call.arguments, call.id) for name, call in zip(named, prediction.calls, strict=True)]
-    predicted = _canonical(mine, kind, task.outputs, prediction.outputs)
-    reference = _canonical(task.calls, kind, task.outputs, ())
     same = _same_or_placeholder if kind == "ultratool" else same_json
+    reference = _canonical(task.calls, [str(place) for place in range(len(task.calls))], kind, task.outputs, ())
+    # What a reference means depends on which call is which, and that on the arguments: begin without references, and
+    # go on until nothing changes.
+    meant: list[int | None] = [None] * len(mine)
+    for _ in range(_ROUNDS):
+        ids = [f"predicted {place}" if other is None else str(other) for place, other in enumerate(meant)]
+        predicted = _canonical(mine, ids, kind, task.outputs, prediction.outputs)
+        found = _counterparts(predicted, reference, same)
+        if found == meant:
+            break
+        meant = found
     equal = [[_same_call(one, other, same) for other in reference] for one in predicted]
     tools = [call.tool for call in predicted], [call.tool for call in reference]
     shared_tools = sum((Counter(tools[0]) & Counter(tools[1])).values())
@@ -119,14 +131,35 @@ def match_sequences(prediction: PredictedCalls, task: ToolCallTask, kind: str) -
     )
 
 
+def _counterparts(predicted: Sequence[ToolCall], reference: Sequence[ToolCall], same: _Same) -> list[int | None]:
+    """Give for each predicted call its place in the reference, if any; of equally good ones the first for the first."""
+    found: list[int | None] = [None] * len(predicted)
+    for tool in {call.tool for call in reference}:
+        mine = [place for place, call in enumerate(predicted) if call.tool == tool]
+        theirs = [place for place, call in enumerate(reference) if call.tool == tool]
+        weights = [
+            [
+                _agreed(predicted[one], reference[other], same) + _TIE * (row == column)
+                for column, other in enumerate(theirs)
+            ]
+            for row, one in enumerate(mine)
+        ]
+        for row, column in _pairs(weights, len(theirs)):
+            found[mine[row]] = theirs[column]
+    return found
+
+
 def _canonical(
-    calls: Sequence[ToolCall], kind: str, outputs: Mapping[str, int], named: Sequence[Sequence[str]]
+    calls: Sequence[ToolCall],
+    ids: Sequence[str],
+    kind: str,
+    outputs: Mapping[str, int],
+    named: Sequence[Sequence[str]],
 ) -> list[ToolCall]:
-    """Bring references to former results to one form: the tool, which of its calls, and what of its result."""
+    """Bring references to former results to one form: the id of the call, and what of its result."""
     pattern = {"nestful": _NESTFUL, "seal-tools": _SEAL}.get(kind)
     if pattern is None:
         return list(calls)
-    times: Counter[str] = Counter()
     meanings: dict[str, str] = {}
     counted = 0
     found = []
@@ -137,14 +170,12 @@ def _canonical(
             return match.group() if meaning is None else f"\x00{meaning}|{match.group(2)}\x00"
 
         found.append(ToolCall(call.tool, _replaced(call.arguments, pattern, meant), call.id))
-        which = f"{call.tool}|{times[call.tool]}"
-        times[call.tool] += 1
         if kind == "nestful":
-            meanings[(call.id or f"var{number + 1}").replace("_", "")] = which
+            meanings[(call.id or f"var{number + 1}").replace("_", "")] = ids[number]
             continue
         names = list(named[number]) if number < len(named) and named[number] else []
         names = names or [f"API_call_{counted + place}" for place in range(outputs.get(call.tool, 1))]
-        meanings.update({name: f"{which}|{place}" for place, name in enumerate(names)})
+        meanings.update({name: f"{ids[number]}|{place}" for place, name in enumerate(names)})
         counted += len(names)
     return found
 
