@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,11 +20,14 @@ from toolscaler.errors import CatalogueError
 from toolscaler.hub.artifact import Artifact
 
 if TYPE_CHECKING:
+    from toolscaler.catalogue.adaptation import Adaptation
     from toolscaler.catalogue.serving import DraftFactory
+    from toolscaler.data import ToolQuery
     from toolscaler.decoding import GenerativeRetriever
     from toolscaler.decoding.hybrid import HybridRetriever
     from toolscaler.decoding.result import Retriever
     from toolscaler.tokenization import ToolscalerTokenizer
+    from toolscaler.training import RetrievalConfig
 
 Documents = Iterable[ToolDocument] | DocumentSource
 Confirm = Callable[[CatalogueDiff], bool]
@@ -328,6 +331,53 @@ class ToolCatalogue(CatalogueEditor):
             if sha256_of_index(index, self._state.extra) != self.log[sequence].index_sha256:
                 raise CatalogueError(f"entry {sequence} cannot be made again exactly; restore the folder from a copy")
             return self._commit("rollback", [], {}, target=sequence, index=index, note=note)
+
+    def adapt(
+        self,
+        rehearsal: Sequence[ToolQuery],
+        *,
+        queries: Sequence[ToolQuery] = (),
+        ratio: float = 1.0,
+        config: RetrievalConfig | None = None,
+        check_added: Sequence[ToolQuery] = (),
+        check_old: Sequence[ToolQuery] = (),
+        k: int = 5,
+        note: str = "",
+    ) -> Adaptation:
+        """Train the model a little on :attr:`untrained` tools, with old queries rehearsed; not in the paper.
+
+        Weights, log and sums are replaced in one step. Codes stay as they are. A rollback does not bring weights back.
+
+        Args:
+            rehearsal: Labelled queries that the model was trained on.
+            queries: Labelled queries for added tools; rows made of their documents are always there.
+            ratio: Rehearsal rows for each row of an added tool.
+            config: Settings; default: LoRA and code rows, three epochs (``adaptation.default_config``).
+            check_added: Held-out queries for added tools, to measure before and afterwards.
+            check_old: Held-out queries for the others; they show what was forgotten.
+            k: Cut-off of recall.
+            note: Words for the log.
+
+        Returns:
+            What was done, with both measurements.
+
+        Raises:
+            CatalogueError: No tool was added, a document or the rehearsal is missing, the folder holds no whole model,
+                or another process changed the tools meanwhile.
+        """
+        from toolscaler.catalogue.adaptation import adapt_model
+
+        return adapt_model(
+            self,
+            rehearsal,
+            queries=queries,
+            ratio=ratio,
+            config=config,
+            check_added=check_added,
+            check_old=check_old,
+            k=k,
+            note=note,
+        )
 
     def tokenizer(self) -> ToolscalerTokenizer:
         """Load the model's tokenizer; it follows the changes that this object makes or sees in :meth:`refresh`."""

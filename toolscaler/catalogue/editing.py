@@ -224,7 +224,8 @@ class CatalogueEditor:
         note: str = "",
         target: int | None = None,
         index: ToolIndex | None = None,
-        files: Mapping[str, bytes] | None = None,
+        files: Mapping[str, Path] | None = None,
+        gone: Sequence[str] = (),
     ) -> LogEntry:
         """Write a change: index, documents, log and sums in one step."""
         if not changes and verb not in ("rollback", "adapt"):
@@ -245,11 +246,30 @@ class CatalogueEditor:
             target=target,
             note=note,
         )
-        replace_files(self.folder, {**state.contents_after(after, log, documents), **(files or {})})
+        replace_files(self.folder, {**state.contents_after(after, log, documents), **(files or {})}, gone)
         self._gists.clear()
         self._take(CatalogueState.load(self.folder))
         logger.info("%s: %d tools changed, %d tools now", verb, len(changes), len(after))
         return log[-1]
+
+    def commit_weights(
+        self, files: Mapping[str, Path], gone: Sequence[str], trained: ToolIndex, *, note: str = ""
+    ) -> LogEntry:
+        """Put newly trained weights into the folder, as an entry ``adapt`` of the log.
+
+        Args:
+            files: File name -> file that is moved there.
+            gone: Patterns of the old weights' files.
+            trained: The tools that the weights were trained on.
+            note: Words for the log.
+
+        Raises:
+            CatalogueError: The tools have changed since.
+        """
+        with self._changing():
+            if self.index != trained:
+                raise CatalogueError("the tools were changed while the model was trained on them; adapt again")
+            return self._commit("adapt", [], {}, files=files, gone=gone, note=note)
 
 
 def id_list(tool_ids: Iterable[str]) -> list[str]:

@@ -92,7 +92,10 @@ class CatalogueState:
             data = parse_json(line, path, what="a kept document")
             if not isinstance(data, dict) or data.keys() != {"hash", "document"}:
                 raise ArtifactError("expected lines with a hash and a document", path=path)
-            found[data["hash"]] = _document(data["document"], path)
+            document = _document(data["document"], path)
+            if data["hash"] != document.content_hash:
+                raise ArtifactError(f"the document of {document.id!r} is not the one with its hash", path=path)
+            found[document.content_hash] = document
         return found
 
     def document(self, tool_id: str) -> ToolDocument | None:

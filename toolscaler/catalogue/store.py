@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -81,27 +81,43 @@ def exclusive(folder: Path, timeout: float = 60.0) -> Iterator[None]:
             os.close(handle)
 
 
-def replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+def replace_files(folder: Path, contents: Mapping[str, bytes | Path], gone: Sequence[str] = ()) -> None:
     """Give some files at the top of a folder new contents, all in one step, and the manifest their new sums.
 
     Args:
         folder: The folder; with a manifest (``toolscaler.json``) or without.
-        contents: Name -> what the file holds.
+        contents: Name -> what the file holds, or a file to move there.
+        gone: Patterns of files at the top that are not there any more, but for those in ``contents``.
 
     Raises:
         ArtifactError: The manifest is damaged.
     """
-    changed = dict(contents)
+    old = {path.name for pattern in gone for path in folder.glob(pattern)} - contents.keys()
+    changed: dict[str, bytes | Path] = dict(contents)
     if (folder / MANIFEST_NAME).is_file():
         manifest = ArtifactManifest.load(folder)
-        sums = {name: FileSum(len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items()}
-        sealed = replace(manifest, files=dict(sorted({**manifest.files, **sums}.items()))).to_dict()
+        files = {name: entry for name, entry in manifest.files.items() if name not in old}
+        files |= {name: _sum_of(data) for name, data in contents.items()}
+        sealed = replace(manifest, files=dict(sorted(files.items()))).to_dict()
         changed[MANIFEST_NAME] = (json.dumps(sealed, ensure_ascii=False, indent=2) + "\n").encode()
     with atomic_folder(folder) as target:
-        _link_tree(folder, target, set(changed))
+        _link_tree(folder, target, old | changed.keys())
         for name, data in changed.items():
-            (target / name).write_bytes(data)
+            if isinstance(data, Path):
+                shutil.move(data, target / name)
+            else:
+                (target / name).write_bytes(data)
             (target / name).chmod(0o644)
+
+
+def _sum_of(data: bytes | Path) -> FileSum:
+    if isinstance(data, bytes):
+        return FileSum(len(data), hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256()
+    with data.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return FileSum(data.stat().st_size, digest.hexdigest())
 
 
 def read_checked(folder: Path, manifest: ArtifactManifest | None, name: str) -> bytes:

@@ -341,9 +341,9 @@ def _queries(path: str | None, made: list[ToolQuery]) -> list[ToolQuery]:
 
 
 def _draft(name: str) -> Any:
-    from toolscaler.evaluation.baselines import BM25Retriever, EmbeddingRetriever, LsaEncoder
+    from toolscaler.evaluation.baselines import BM25Retriever, EmbeddingRetriever
 
-    return BM25Retriever if name == "bm25" else lambda documents: EmbeddingRetriever(documents, LsaEncoder())
+    return BM25Retriever if name == "bm25" else lambda documents: EmbeddingRetriever(documents, "lsa")
 
 
 def _tell(arguments: argparse.Namespace, entry: LogEntry | None) -> None:
