@@ -106,6 +106,8 @@ def test_evaluate_then_report(make_run):
         (name, metric) for name in ("bm25", "lsa") for metric in ("ndcg@1", "ndcg@3", "recall@3", "completeness@3")
     }
 
+    assert all(row["p_value"] <= row["p_holm"] <= 1.0 for row in metrics["comparisons"])
+
     # Every mean is recomputed from the rankings that were written down.
     lines = _lines(folder / "per_query.jsonl")
     assert [line["id"] for line in lines] == [str(row) for row in range(12)]
@@ -120,6 +122,8 @@ def test_evaluate_then_report(make_run):
             assert value["mean"] == pytest.approx(np.mean(values), abs=1e-12)
             assert value["low"] <= value["mean"] <= value["high"]
         assert result["by_labels"]["multi"]["n"] == 1
+        sizes = {kind: {name: g["n"] for name, g in found.items()} for kind, found in result["breakdowns"].items()}
+        assert sizes == {"tools": {"1": 11, "2": 1}, "category": {"Text": 6, "Units": 6}}
         for line in lines:
             scores = [tool["score"] for tool in line["systems"][result["name"]]]
             assert len(scores) == 3 if result["name"] != "bm25" else 1 <= len(scores) <= 3

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +43,8 @@ def evaluate_stage(run: Run) -> dict[str, Any]:
 
     section = run.config.evaluation
     _check_settings(section.ks, section.num_beams, section.batch_size, section.baselines)
-    evaluator = ToolRetrievalEvaluator(run.queries("test"), section.ks, seed=section.seed)
+    queries = run.queries("test")
+    evaluator = ToolRetrievalEvaluator(queries, section.ks, seed=section.seed, groups=_groups(run, queries))
     # Baselines first: they take seconds, and a missing package should show before the model's minutes.
     others = [
         evaluator(make_baseline(name, run.documents), name=_shown(name), show_progress=True)
@@ -66,6 +65,17 @@ def evaluate_stage(run: Run) -> dict[str, Any]:
     summary[f"completeness@{ours.depth}"] = ours.metrics[f"completeness@{ours.depth}"].mean
     summary.update({f"{other.name} {first}": other.metrics[first].mean for other in others})
     return {key: round(value, 4) for key, value in summary.items()} | {"queries": ours.n}
+
+
+def _groups(run: Run, queries: Sequence[ToolQuery]) -> dict[str, Any]:
+    """Break down by category, by tools seen in training, and by the number of relevant tools."""
+    from toolscaler.evaluation.breakdown import standard_groups
+
+    if not all(query.tools for query in queries):
+        return {}  # the evaluator says what is wrong with them
+    trained = (run.folder / "data" / "train.jsonl").is_file()
+    seen = {tool for query in run.queries("train") for tool in query.tools} if trained else None
+    return dict(standard_groups(queries, documents=run.documents, seen=seen))
 
 
 def make_baseline(name: str, documents: Sequence[ToolDocument]) -> Retriever:
@@ -120,11 +130,12 @@ def _check_baseline(name: str) -> None:
 def _write(
     run: Run, results: list[EvaluationResult], queries: Sequence[ToolQuery], tokenizer: ToolscalerTokenizer
 ) -> None:
+    from toolscaler.evaluation.files import breakdown_tables, comparison_rows, query_lines
     from toolscaler.evaluation.retrieval import headline_metrics, results_table
 
     ours, others = results[0], results[1:]
     columns = headline_metrics(ours)
-    comparisons = [asdict(ours.compare(other, metric)) for other in others for metric in columns]
+    comparisons = comparison_rows(ours, others, columns)
     facts = {
         "n": ours.n,
         "catalogue_size": len(run.documents),
@@ -145,29 +156,18 @@ def _write(
         + ".\n"
         for kind in ours.by_labels
     ]
+    tables += breakdown_tables(results, columns[0])
     with atomic_folder(run.folder / "evaluation") as folder:
         write_json(
             folder / "metrics.json",
             {**facts, "results": [result.to_dict() for result in results], "comparisons": comparisons},
         )
         write_text(folder / "table.md", "".join(tables))
-        write_text(folder / "per_query.jsonl", "".join(_query_lines(results, queries)))
+        write_text(folder / "per_query.jsonl", "".join(query_lines(results, queries)))
         write_json(
             folder / "examples.json",
             {"tools": example_tools(run.documents, tokenizer), "queries": example_queries(ours, queries)},
         )
-
-
-def _query_lines(results: Sequence[EvaluationResult], queries: Sequence[ToolQuery]) -> list[str]:
-    lines = []
-    for row, query in enumerate(queries):
-        systems = {
-            result.name: [{"tool": tool.name, "score": round(tool.score, 6)} for tool in result.rankings[row]]
-            for result in results
-        }
-        entry = {"query": query.text, "id": query.id, "relevant": list(query.tools), "systems": systems}
-        lines.append(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
-    return lines
 
 
 def example_tools(documents: Sequence[ToolDocument], tokenizer: ToolscalerTokenizer) -> list[dict[str, str]]:
