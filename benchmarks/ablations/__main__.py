@@ -1,15 +1,16 @@
-"""Ablations of codebooks, first rows, sizes, collisions, read-out and sources, one command each.
+"""Ablations of codebooks, first rows, sizes, collisions, read-out, sources, backbone and rows, one command each.
 
     python -m benchmarks.ablations codebooks --output runs/ablations
     python -m benchmarks.ablations embedding --catalogue toole --data ../toole --seeds 0 1 2
     python -m benchmarks.ablations all --quick                  # seconds a cell; shows that everything runs
     python -m benchmarks.ablations codebooks --report_only      # tables and pictures of the cells that are done
 
-A cell is one codebook, one short equal-budget retrieval training of the recipe ``starter``'s base, and NDCG on held-out
-queries. The base, the compressor and the gist embeddings are made once a catalogue (and once a number of gist tokens)
-by the pipeline's own stages. A finished cell is a JSON file named by its settings: a command that was stopped goes on,
-and ablations share cells. Seeds come one after the other, so that a stopped comparison is an even one. Writes
-``NAME.md``, ``NAME.csv``, ``NAME.json`` and plots into the output folder.
+A cell is one codebook, one equal-budget retrieval training, and NDCG on held-out queries. The base is the recipe
+``starter``'s, made from scratch, or with ``--base minilm`` a pretrained one of 22 M parameters, as in ``toole_minilm``.
+The base, the compressor and the gist embeddings are made once a catalogue (and once a number of gist tokens) by the
+pipeline's own stages. A finished cell is a JSON file named by its settings: a command that was stopped goes on, and
+ablations share cells. Seeds come one after the other, so that a stopped comparison is an even one. Writes ``NAME.md``,
+``NAME.csv``, ``NAME.json`` and plots into the output folder.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from benchmarks.ablations.bench import CATALOGUES, Bench, Budget, run_cell
+from benchmarks.ablations.bench import BASES, CATALOGUES, Bench, Budget, run_cell
 from benchmarks.ablations.report import write_report
 from benchmarks.ablations.variants import EXPERIMENTS, SENTENCES, Variant
 from toolscaler._files import read_json, write_json
@@ -37,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", choices=[*EXPERIMENTS, "all"])
     parser.add_argument("--catalogue", choices=list(CATALOGUES), help="default: the name of --data, else starter")
+    parser.add_argument("--base", choices=list(BASES), default="scratch", help="minilm: the weights of --sentences")
     parser.add_argument("--data", type=Path, help="folder of the bundle's files")
     parser.add_argument("--output", type=Path, default=Path("runs/ablations"), help="a folder of each catalogue inside")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -98,8 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(f"--catalogue: expected one of {', '.join(CATALOGUES)}, got {catalogue!r}")
     budget = QUICK if args.quick else Budget(steps=args.steps, queries=args.queries)
     args.seeds = args.seeds[:1] if args.quick else args.seeds
-    folder = args.output / catalogue
-    bench = Bench(catalogue, args.data, folder / "runs", args.sentences)
+    folder = args.output / (catalogue if args.base == "scratch" else f"{catalogue}-{args.base}")
+    bench = Bench(catalogue, args.data, folder / "runs", args.sentences, args.base)
     stop = float("inf") if args.minutes is None else time.monotonic() + 60 * args.minutes
     for name in EXPERIMENTS if args.experiment == "all" else [args.experiment]:
         run(args, name, bench, folder, budget, stop)

@@ -7,6 +7,7 @@ import logging
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,63 @@ CATALOGUES: dict[str, dict[str, Any]] = {
     "toole": {"tools": "bundle:toole", "split": "query", "test_size": 0.1},
     "ultratool": {"tools": "bundle:ultratool", "options": {"language": "en"}, "split": "query", "test_size": 0.2},
 }
-#: The base and its compressor, written out here so that a recipe may change and finished cells stay comparable.
-BASE: dict[str, Any] = {"model": "scratch", "scratch": {"num_train_epochs": 0}}
-COMPRESSION = {"train_base": True, "num_train_epochs": 5, "per_device_train_batch_size": 12}
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A base and how it is trained, written out here so that a recipe may change and finished cells stay comparable.
+
+    Attributes:
+        model: The ``base`` section of the run files.
+        compression: The trainer of their ``compression`` section.
+        start_from: Weights that are tuned where a variant does not say: the base's own, or the compressor's.
+        template: How a query becomes a prompt.
+        learning_rate: Peak of the retrieval training.
+        dropout: ``prompt_token_dropout`` of it.
+        weight_decay: Of it.
+        bf16: Whether both trainings compute in bfloat16.
+    """
+
+    model: Mapping[str, Any]
+    compression: Mapping[str, Any]
+    start_from: str
+    template: str | None
+    learning_rate: float
+    dropout: float
+    weight_decay: float
+    bf16: bool
+
+
+#: As in the recipes ``starter`` and ``toole_minilm``.
+BASES = {
+    "scratch": Base(
+        {"model": "scratch", "scratch": {"num_train_epochs": 0}},
+        {"train_base": True, "num_train_epochs": 5, "per_device_train_batch_size": 12},
+        "compressor",
+        None,
+        2e-3,
+        0.2,
+        0.1,
+        False,
+    ),
+    "minilm": Base(
+        {"model_kwargs": {"is_decoder": True}, "tokenizer_kwargs": {"eos_token": "[SEP]"}},
+        {"num_train_epochs": 4, "bf16": True},
+        "base",
+        "{query} =>",
+        5e-4,
+        0.0,
+        0.01,
+        True,
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
     """What every cell of a comparison may use: optimiser steps, their batch, and held-out queries."""
 
-    steps: int = 300
+    steps: int = 1000
     batch: int = 32
     queries: int = 1500
     beams: int = 10
@@ -49,10 +97,12 @@ class Bench:
         data: Folder of the bundle's files; not for ``starter``.
         folder: Folder for run folders, one for each V.
         sentences: Folder or name of the sentence-transformers model.
+        base: A name of :data:`BASES`.
     """
 
-    def __init__(self, catalogue: str, data: Path | None, folder: Path, sentences: str) -> None:
+    def __init__(self, catalogue: str, data: Path | None, folder: Path, sentences: str, base: str = "scratch") -> None:
         self.catalogue, self.data, self.folder, self.sentences = catalogue, data, folder, sentences
+        self.base_name, self.base = base, BASES[base]
         self._run = lru_cache(maxsize=None)(self._made_run)
         self._embeddings = lru_cache(maxsize=None)(self._made_embeddings)
 
@@ -64,8 +114,8 @@ class Bench:
             {
                 "output_dir": str(self.folder / f"v{num_gists}"),
                 "data": data,
-                "base": BASE,
-                "compression": {"num_gist_tokens": num_gists, "trainer": COMPRESSION},
+                "base": {"model": self.sentences, **self.base.model},
+                "compression": {"num_gist_tokens": num_gists, "trainer": self.base.compression},
             }
         )
         return Run(config, run_pipeline(config, until="encode"))
@@ -76,13 +126,13 @@ class Bench:
         return self._run(2)
 
     @cached_property
-    def texts(self) -> tuple[list[dict[str, str]], list[ToolDocument]]:
-        """Training pairs of a text and the id of its tool, and the documents."""
+    def texts(self) -> tuple[list[dict[str, Any]], list[ToolDocument]]:
+        """Training pairs of a text and the ids of its tools, and the documents."""
         from toolscaler.data import document_prompts
 
-        rows = [{"prompt": query.text, "tool": tool} for query in self.run.queries("train") for tool in query.tools]
+        rows = [{"prompt": query.text, "tools": list(query.tools)} for query in self.run.queries("train")]
         for document in self.run.documents:
-            rows += [{"prompt": text, "tool": document.id} for text in document_prompts(document)]
+            rows += [{"prompt": text, "tools": [document.id]} for text in document_prompts(document)]
         return rows, self.run.documents
 
     def embeddings(self, variant: Variant) -> np.ndarray:
@@ -118,7 +168,7 @@ class Bench:
 
         run = self._run(variant.num_gists)
         model, tokenizer = run.load_base()
-        if variant.start_from == "compressor":
+        if (variant.start_from or self.base.start_from) == "compressor":
             model = GistForToolCompression.from_pretrained(run.folder / "compression" / "model").backbone
         if variant.untie:
             import torch
@@ -204,10 +254,10 @@ def run_cell(bench: Bench, variant: Variant, seed: int, budget: Budget) -> dict[
     codebook, embeddings, fit_seconds = fit_codebook(bench, variant, seed)
     figures = report_figures(codebook, embeddings, bench.run.documents, seed)
     model, base_tokenizer = bench.start(variant)
-    tokenizer = ToolscalerTokenizer.from_tokenizer(base_tokenizer, codebook)
+    tokenizer = ToolscalerTokenizer.from_tokenizer(base_tokenizer, codebook, retrieval_template=bench.base.template)
     initialize_code_embeddings(model, tokenizer, embeddings, seed=seed, **variant.embedding)
     started = time.perf_counter()
-    loss = _train(bench, model, tokenizer, seed, budget)
+    loss = _train(bench, variant, model, tokenizer, seed, budget)
     trained = time.perf_counter()
     model.eval()
     queries = held_out(bench, budget.queries)
@@ -218,6 +268,7 @@ def run_cell(bench: Bench, variant: Variant, seed: int, budget: Budget) -> dict[
         "settings": variant.settings(),
         "seed": seed,
         "budget": dataclasses.asdict(budget),
+        "base": bench.base_name,
         "catalogue": bench.catalogue,
         "tools": len(codebook),
         "code_sizes": list(codebook.code_sizes),
@@ -238,7 +289,20 @@ def held_out(bench: Bench, count: int) -> list[Any]:
     return [queries[row] for row in rows]
 
 
-def _train(bench: Bench, model: Any, tokenizer: Any, seed: int, budget: Budget) -> float:
+def training_rows(bench: Bench, several: str, seed: int, count: int) -> list[dict[str, Any]]:
+    """Draw training rows: text and tools, one row a relevant tool or one row a query."""
+    rng, texts = np.random.default_rng(seed), bench.texts[0]
+    if several == "one row each":
+        pairs = [{"prompt": row["prompt"], "tools": [tool]} for row in texts for tool in row["tools"]]
+    elif several == "one drawn":
+        pairs = [{"prompt": row["prompt"], "tools": [row["tools"][rng.integers(len(row["tools"]))]]} for row in texts]
+    else:  # "all in order": the completion is every code, one after the other
+        pairs = texts
+    order = np.concatenate([rng.permutation(len(pairs)) for _ in range(-(-count // len(pairs)))])[:count]
+    return [pairs[row] for row in order]
+
+
+def _train(bench: Bench, variant: Variant, model: Any, tokenizer: Any, seed: int, budget: Budget) -> float:
     """Tune all weights for the budget's steps on rows drawn by the seed; give the last logged loss."""
     from transformers import PrinterCallback
     from transformers.utils import logging as hub_logging
@@ -249,19 +313,19 @@ def _train(bench: Bench, model: Any, tokenizer: Any, seed: int, budget: Budget) 
     hub_logging.disable_progress_bar()
     logging.getLogger("toolscaler").setLevel(logging.ERROR)
     code = {name: tokenizer.tool_code_text(name) for name in tokenizer.tool_names}
-    texts = bench.texts[0]
-    order = np.random.default_rng(seed).permutation(len(texts))[: budget.steps * budget.batch]
-    rows = [{"prompt": texts[row]["prompt"], "completion": code[texts[row]["tool"]]} for row in order]
+    drawn = training_rows(bench, variant.several, seed, budget.steps * budget.batch)
+    rows = [{"prompt": row["prompt"], "completion": "".join(code[tool] for tool in row["tools"])} for row in drawn]
     with tempfile.TemporaryDirectory() as folder:
         settings = RetrievalConfig(
             output_dir=folder,
             max_steps=budget.steps,
-            learning_rate=2e-3,
+            learning_rate=bench.base.learning_rate,
             per_device_train_batch_size=budget.batch,
             gradient_accumulation_steps=1,
-            prompt_token_dropout=0.2,
+            prompt_token_dropout=bench.base.dropout,
             train_sampling_strategy="group_by_length",
-            weight_decay=0.1,
+            weight_decay=bench.base.weight_decay,
+            bf16=bench.base.bf16,
             save_strategy="no",
             logging_steps=max(budget.steps // 10, 1),
             disable_tqdm=True,

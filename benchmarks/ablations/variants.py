@@ -22,7 +22,9 @@ class Variant:
         num_gists: Gist tokens V of the compressor.
         readout_layers: Layers that gists are read off.
         shuffle: Share of tools whose embeddings are exchanged before the fit: a control whose codes mean less.
-        start_from: ``compressor`` or ``base``: the weights that are tuned.
+        start_from: ``compressor`` or ``base``: the weights that are tuned; empty for what the base's recipe does.
+        several: A query of several relevant tools gives ``one row each``, one row with ``one drawn``, or one with ``all
+            in order``.
         untie: Give the model an output head of its own first.
         control: The variant is not meant to be used; figures are shown with and without such.
     """
@@ -34,7 +36,8 @@ class Variant:
     num_gists: int = 2
     readout_layers: int = 1
     shuffle: float = 0.0
-    start_from: str = "compressor"
+    start_from: str = ""
+    several: str = "one row each"
     untie: bool = False
     control: bool = False
 
@@ -150,5 +153,18 @@ EXPERIMENTS: dict[str, tuple[str, tuple[Variant, ...]]] = {
             Variant("LSA, untrained base", {"num_levels": 4}, source="lsa", start_from="base"),
             Variant("MiniLM, untrained base", {"num_levels": 4}, source=SENTENCES, start_from="base"),
         ),
+    ),
+    "backbone": (
+        "Weights that are tuned: the base's own, or merged with what compression trained",
+        (
+            Variant("original", start_from="base"),
+            Variant("merged with the compressor", start_from="compressor"),
+            Variant("original, random rows", embedding={"init": "random"}, start_from="base"),
+            Variant("merged, random rows", embedding={"init": "random"}, start_from="compressor"),
+        ),
+    ),
+    "several": (
+        "Queries with several relevant tools",
+        (DEFAULT, Variant("one drawn", several="one drawn"), Variant("all in order", several="all in order")),
     ),
 }

@@ -7,6 +7,7 @@ import inspect
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.ablations.__main__ import cell_file, chosen, main, make_parser
 from benchmarks.ablations.analysis import correlate, spearman, spearman_interval, summarise, two_way_interval
-from benchmarks.ablations.bench import Bench, Budget, _as_wide_as_the_model, fit_codebook, report_figures
+from benchmarks.ablations.bench import (
+    Bench,
+    Budget,
+    _as_wide_as_the_model,
+    fit_codebook,
+    report_figures,
+    training_rows,
+)
 from benchmarks.ablations.report import write_report
 from benchmarks.ablations.variants import DEFAULT, EXPERIMENTS, Variant
 from benchmarks.codebook_curve import markdown, slope, small_mixture, work, write_copies
@@ -121,7 +129,8 @@ def test_variants_name_settings_that_exist(experiment, variant):
     known = set(inspect.signature(Codebook.fit).parameters)
     assert set(variant.codebook) <= known - {"seed"}
     assert set(variant.embedding) <= set(inspect.signature(initialize_code_embeddings).parameters)
-    assert EXPERIMENTS[experiment][1][0] == DEFAULT
+    first = Variant("original", start_from="base") if experiment == "backbone" else DEFAULT
+    assert EXPERIMENTS[experiment][1][0] == first
     assert experiment == "codebooks" or not variant.control
 
 
@@ -219,3 +228,22 @@ def test_the_curve(tmp_path):
     other = {**row, "tools": 5000, "parts": {name: {**p, "cpu": 100 * p["cpu"]} for name, p in row["parts"].items()}}
     assert slope([row, other], lambda row: row["parts"]["fit"]["cpu"]) == pytest.approx(2)
     assert "| 5,000 |" in markdown([row, other])
+
+
+def test_rows_of_queries_with_several_tools():
+    """Each way to write rows, on three texts: pairs, one drawn label, all labels in order; the text never changes."""
+    texts = [{"prompt": text, "tools": list(tools)} for text, tools in (("p", "ab"), ("q", "c"), ("r", "ba"))]
+        {"prompt": "p", "tools": ["a", "b"]},
+        {"prompt": "q", "tools": ["c"]},
+        {"prompt": "r", "tools": ["b", "a"]},
+    ]
+    bench = SimpleNamespace(texts=(texts, []))
+    pairs = [("p", "a"), ("p", "b"), ("q", "c"), ("r", "a"), ("r", "b")]
+    rows = training_rows(bench, "one row each", 0, 5)
+    assert sorted((row["prompt"], *row["tools"]) for row in rows) == pairs
+    drawn = training_rows(bench, "one drawn", 0, 3)
+    assert sorted(row["prompt"] for row in drawn) == ["p", "q", "r"]
+    assert all((row["prompt"], *row["tools"]) in pairs for row in drawn)
+    every = training_rows(bench, "all in order", 0, 6)
+    assert sorted(map(str, every)) == sorted(map(str, texts + texts))
+    assert training_rows(bench, "all in order", 1, 6) != every
