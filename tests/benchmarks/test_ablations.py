@@ -233,10 +233,6 @@ def test_the_curve(tmp_path):
 def test_rows_of_queries_with_several_tools():
     """Each way to write rows, on three texts: pairs, one drawn label, all labels in order; the text never changes."""
     texts = [{"prompt": text, "tools": list(tools)} for text, tools in (("p", "ab"), ("q", "c"), ("r", "ba"))]
-        {"prompt": "p", "tools": ["a", "b"]},
-        {"prompt": "q", "tools": ["c"]},
-        {"prompt": "r", "tools": ["b", "a"]},
-    ]
     bench = SimpleNamespace(texts=(texts, []))
     pairs = [("p", "a"), ("p", "b"), ("q", "c"), ("r", "a"), ("r", "b")]
     rows = training_rows(bench, "one row each", 0, 5)
