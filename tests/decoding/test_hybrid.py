@@ -221,6 +221,71 @@ def test_holding_keeps_scores_in_order(model, draft):
         assert all(places.index(name) <= before.index(name) + 1 for name in NEW)
 
 
+class Fixed:
+    """A draft with given scores for every query."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def retrieve(self, queries, top_k, *, tools=None):
+        names = sorted(self.scores, key=lambda name: -self.scores[name])[:top_k]
+        return [Ranking(RetrievedTool(name, self.scores[name]) for name in names) for _ in queries]
+
+
+def test_calibration_bounds_what_known_tools_lose(model):
+    scores = {"new_0": 3.0, "tool_4": 2.0, "tool_5": 1.5, "tool_6": 1.0, "tool_7": 0.0}
+    hybrid = HybridRetriever(Fixed(scores), model, unseen=NEW, temperature=0.1)
+    queries = [*QUERIES, "metres", "a text"]
+    known = [model.retrieve(query, 1, tools=list(scores)[1:], num_beams=4)[0][0] for query in queries]
+    labels = [[tool.name] for tool in known]
+    # By hand: new_0 comes first where log d > log(1 - d) + g.
+    drafted = _z(list(scores.values()))
+
+    def lost(temperature):
+        share = _soft(drafted / temperature)[0]
+        return np.mean([math.log(share) > math.log1p(-share) + tool.score for tool in known])
+
+    assert lost(0.1) == 1.0  # the premise: new_0 takes every first place
+    for tool in known:  # make the model sure, as a trained one is: the bound depends on its probabilities
+        assert tool.score < 0
+    with pytest.raises(DecodingError, match="loses at most 0 of 6 queries, it loses 1"):
+        hybrid.calibrate(queries, labels, max_loss=0)
+    assert hybrid.temperature == 0.1
+    assert hybrid.calibrate(queries, labels, max_loss=1) == 0.1
+    # Labels that the model does not find cannot be lost, nor those that are the added tool.
+    assert hybrid.calibrate(queries, [["tool_11"]] * 6, max_loss=0) == 0.1
+    assert hybrid.calibrate(queries, [["new_0", *row] for row in labels], max_loss=0) == 0.1
+    for keys, words in (({"max_loss": 2}, "max_loss"), ({"max_loss": math.nan}, "max_loss")):
+        with pytest.raises(ConfigError, match=words):
+            hybrid.calibrate(queries, labels, **keys)
+    with pytest.raises(DecodingError, match="got 6 and 1"):
+        hybrid.calibrate(queries, labels[:1])
+    with pytest.raises(ConfigError, match="no temperature"):
+        HybridRetriever(Fixed(scores), model, mode="fuse", normalise="zscore").calibrate(queries, labels)
+
+
+def test_calibration_takes_the_smallest_temperature_that_keeps_the_bound(model, monkeypatch):
+    scores = {"new_0": 3.0, "tool_4": 2.0, "tool_5": 1.5, "tool_6": 1.0, "tool_7": 0.0}
+    hybrid = HybridRetriever(Fixed(scores), model, unseen=NEW)
+    sure = {0: -0.05, 1: -0.3, 2: -0.9, 3: -2.0}  # a trained model's log-probabilities
+
+    def answers(texts, top_k, *, tools, num_beams, batch_size):
+        return [Ranking([RetrievedTool("tool_5", sure[int(text)]), RetrievedTool("tool_4", -9.0)]) for text in texts]
+
+    monkeypatch.setattr(model, "retrieve", answers)
+    drafted = _z(list(scores.values()))
+
+    def lost(temperature):
+        share = _soft(drafted / temperature)[0]
+        return sum(math.log(share) > math.log1p(-share) + value for value in sure.values()) / 4
+
+    with pytest.raises(DecodingError, match=r"it loses 0\.25"):  # a query of -2.0 cannot be held by any
+        hybrid.calibrate(list("0123"), [["tool_5"]] * 4, max_loss=0)
+    for bound in (0.25, 0.5, 0.75):
+        found = hybrid.calibrate(list("0123"), [["tool_5"]] * 4, max_loss=bound)
+        assert lost(found) <= bound < lost(found / 1.13)
+
+
 def test_a_strange_tool_is_an_error(model, draft):
     with pytest.raises(DecodingError, match=r"'new_[01]', which the model has no codes for"):
         HybridRetriever(draft, model, draft_k=14).retrieve(QUERIES, 3)

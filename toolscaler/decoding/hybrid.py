@@ -21,6 +21,8 @@ Normalise = Literal["softmax", "zscore"]
 # The least share of probability that drafted added tools leave to the others, and the lowest log-probability: scores
 # stay finite.
 _LEAST, _LOWEST = 1e-9, -1e6
+# What calibration tries, the most trust in the draft first: a tenth to a hundred, about 12 % apart.
+_TEMPERATURES = tuple(round(10 ** (place / 20), 4) for place in range(-20, 41))
 
 
 @dataclass
@@ -58,7 +60,8 @@ class HybridRetriever:
         mode: ``verify`` or ``fuse``.
         alpha: Weight of the model in ``fuse``, from 0 (the draft alone) to 1.
         normalise: How ``fuse`` makes scores comparable.
-        temperature: Of the draft's softmax; the smaller, the more its first candidate stands out.
+        temperature: Of the draft's softmax; the smaller, the more its first candidate stands out. :meth:`calibrate`
+            finds one that added tools need and known ones can bear.
         union_k: Add the model's own best tools of the whole catalogue; 0: none. A tool that the draft did not propose
             counts there as its last candidate does.
         unseen: Ids of tools that were added after training. They need not be in the model's tokenizer; where they are,
@@ -86,7 +89,7 @@ class HybridRetriever:
         mode: Mode = "verify",
         alpha: float = 0.5,
         normalise: Normalise = "softmax",
-        temperature: float = 0.5,
+        temperature: float = 1.0,
         union_k: int = 0,
         unseen: Iterable[str] = (),
         hold_unseen: bool = True,
@@ -135,16 +138,69 @@ class HybridRetriever:
                 the error.
         """
         texts, allowed = query_texts(queries), allowed_ids(tools)
-        depth = max(self.draft_k, check_count("top_k", top_k))
+        rows, failures = self._gather(texts, allowed, max(self.draft_k, check_count("top_k", top_k)))
+        found = [None if row in failures else self._rank(query, top_k) for row, query in enumerate(rows)]
+        if failures:
+            raise RetrievalError(failures, found)
+        return [ranking for ranking in found if ranking is not None]
+
+    def calibrate(self, queries: Sequence[str], labels: Sequence[Iterable[str]], *, max_loss: float = 0.01) -> float:
+        """Set the temperature so that added tools cost known ones no more than a given share of first places.
+
+        A small temperature trusts the draft: added tools come first more often, wrongly too. The smallest one is taken
+        at which, of the given queries, at most ``max_loss`` have an unseen tool in the first place although the best of
+        the known tools is right.
+
+        Args:
+            queries: Q queries of known tools that the model was not trained on.
+            labels: The relevant tools of each.
+            max_loss: Share of the queries, from 0 to 1.
+
+        Returns:
+            The temperature, which is :attr:`temperature` from now on.
+
+        Raises:
+            ConfigError: ``max_loss`` is out of range, or the mode has no temperature.
+            DecodingError: There are no queries or not as many labels; or no temperature up to 100 keeps the bound.
+            RetrievalError: As in :meth:`retrieve`.
+        """
+        texts, wanted = query_texts(queries), [frozenset(row) for row in labels]
+        if not isinstance(max_loss, int | float) or not 0 <= max_loss <= 1:
+            raise ConfigError("max_loss", max_loss, "a share from 0 to 1")
+        if self.mode == "fuse" and self.normalise == "zscore":
+            raise ConfigError("normalise", self.normalise, "softmax: z-scores have no temperature")
+        if not texts or len(texts) != len(wanted):
+            raise DecodingError(f"expected queries and their labels, got {len(texts)} and {len(wanted)}")
+        rows, failures = self._gather(texts, None, self.draft_k)
+        if failures:
+            raise RetrievalError(failures, [None] * len(rows))
+        before = self.temperature
+        for self.temperature in _TEMPERATURES:
+            lost = sum(self._loses(query, right) for query, right in zip(rows, wanted, strict=True)) / len(rows)
+            if lost <= max_loss:
+                return self.temperature
+        self.temperature = before
+        raise DecodingError(
+            f"expected a temperature up to {_TEMPERATURES[-1]:g} that loses at most {max_loss:g} of {len(rows)} "
+            f"queries, it loses {lost:.4g}; allow more, train further, or use union_k"
+        )
+
+    def _loses(self, query: _Query, right: frozenset[str]) -> bool:
+        """Say whether an unseen tool stands before the best known one, which is right."""
+        ranking = self._rank(query, len(query.draft) + len(query.model))
+        known = next((tool.name for tool in ranking if tool.name not in self.unseen), None)
+        return known in right and ranking[0].name in self.unseen and ranking[0].name not in right
+
+    def _gather(
+        self, texts: list[str], allowed: list[str] | None, depth: int
+    ) -> tuple[list[_Query], dict[int, DecodingError]]:
+        """Draft and verify; the second is what went wrong with single queries."""
         rows = [_Query(_unique(ranking)) for ranking in ask(self.draft, texts, depth, allowed)]
         failures: dict[int, DecodingError] = {}
         self._verify(texts, rows, failures)
         if self.union_k:
             self._add_own(texts, rows, allowed, failures)
-        found = [None if row in failures else self._rank(query, top_k) for row, query in enumerate(rows)]
-        if failures:
-            raise RetrievalError(failures, found)
-        return [ranking for ranking in found if ranking is not None]
+        return rows, failures
 
     def _verify(self, texts: list[str], rows: list[_Query], failures: dict[int, DecodingError]) -> None:
         """Score each query's candidates that the model knows."""

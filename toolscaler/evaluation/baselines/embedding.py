@@ -30,7 +30,8 @@ class EmbeddingRetriever:
     Args:
         documents: The tools.
         encoder: Anything with ``encode(list[str]) -> (n, dimensions)``; or ``"lsa"``: an :class:`LsaEncoder` fitted on
-            the documents; or the name or folder of a sentence-transformers model (extra ``eval``).
+            the documents; or the name or folder of a sentence-transformers model (extra ``eval``). An
+            :class:`~toolscaler.evaluation.baselines.EmbeddingEndpoint` is one too.
         batch_size: Texts given to the encoder, and queries compared, at a time.
         text: What of a document is encoded; default: :func:`~toolscaler.evaluation.baselines.document_text`.
         query_prefix: Put before every query, for models that were trained with one (``query: ``).
