@@ -159,3 +159,16 @@ def test_signs_as_bits_and_as_counts_agree(count):
 def test_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_crossed_covers_where_nested_would_not():
+    """Five runs on the same 100 queries: taking them for 500 queries makes intervals that miss too often."""
+    rng = np.random.default_rng(0)
+    covered = {"crossed": 0, "nested": 0}
+    for seed in range(200):
+        values = 0.4 * rng.normal(size=(1, 100)) + 0.03 * rng.normal(size=(5, 1)) + 0.3 * rng.normal(size=(5, 100))
+        for design in covered:
+            _, low, high = cluster_bootstrap_interval(values, design=design, num_resamples=200, seed=seed)
+            covered[design] += low <= 0.0 <= high
+    assert covered["crossed"] >= 180
+    assert covered["nested"] <= 170

@@ -176,3 +176,29 @@ def test_ids_of_queries():
     assert trec_query_ids([ToolQuery("a", id="x"), ToolQuery("b", id="y")]) == ["x", "y"]
     assert trec_query_ids([ToolQuery("a", id="x"), ToolQuery("b", id="x")]) == ["q1", "q2"]
     assert trec_query_ids([ToolQuery("a", id="x"), ToolQuery("b")]) == ["q1", "q2"]
+
+
+@pytest.mark.shared_data
+def test_real_tools_and_queries_against_pytrec_eval(shared_data, tmp_path):
+    """BM25 on ToolE: what pytrec_eval finds in our files is what the evaluator says."""
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    pytest.importorskip("bm25s")
+    from toolscaler.data import load_bundle
+    from toolscaler.evaluation import BM25Retriever, ToolRetrievalEvaluator
+
+    bundle = load_bundle("toole", shared_data / "toole")
+    queries = bundle.queries[::100]
+    result = ToolRetrievalEvaluator(queries, (1, 5), num_resamples=100)(BM25Retriever(bundle.documents))
+    ids = trec_query_ids(queries)
+    write_trec_run(tmp_path / "run", result.rankings, ids)
+    write_trec_qrels(tmp_path / "qrels", queries, ids)
+    with (tmp_path / "run").open(encoding="utf-8") as run, (tmp_path / "qrels").open(encoding="utf-8") as qrels:
+        evaluator = pytrec_eval.RelevanceEvaluator(pytrec_eval.parse_qrel(qrels), {"ndcg_cut.1,5", "recall.5"})
+        oracle = evaluator.evaluate(pytrec_eval.parse_run(run))
+    for metric, key in (("ndcg@1", "ndcg_cut_1"), ("ndcg@5", "ndcg_cut_5"), ("recall@5", "recall_5")):
+        values = [oracle[name][key] if name in oracle else 0.0 for name in ids]
+        np.testing.assert_allclose(result.per_query[metric], values, atol=1e-9)
+    assert 0.1 < result.metrics["ndcg@5"].mean < 0.9
+    # Read back, the rankings are the same.
+    again = run_rankings(read_trec_run(tmp_path / "run"), ids)
+    assert [[tool.name for tool in row] for row in again] == [[tool.name for tool in row] for row in result.rankings]
