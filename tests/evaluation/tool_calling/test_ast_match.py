@@ -46,7 +46,10 @@ VALUES = [
     (None, ["a"], STRING, False),
     ("speed", ["speed"], INTEGER, True),  # the name of a variable, where the accepted value is one
     ("Speed", ["speed"], INTEGER, False),  # and then by every letter
-    ([1, 2], [[1.0, 2.0]], NUMBERS, True),
+    ([1.0, 2.0], [[1.0, 2.0]], NUMBERS, True),
+    ([1, 2], [[1, 2]], NUMBERS, True),
+    ([1, 2], [[1.0, 2.0]], NUMBERS, False),  # inside a list an integer is no float
+    ([5.0], [[5]], {"type": "array", "items": {"type": "integer"}}, False),
     ([2, 1], [[1.0, 2.0]], NUMBERS, False),
     ([1, "2"], [[1.0, 2.0]], NUMBERS, False),
     (["A b"], [["ab"], ["c"]], TEXTS, True),
@@ -170,6 +173,7 @@ def test_languages_take_their_literals_or_json():
     assert accepts(2, [2.0], {"type": "double"}, "java")
     assert accepts(True, ["true"], {"type": "any"}, "java")
     assert accepts(5.0, [5.0], {"type": "any"}, "javascript")
+    assert accepts([1, 2.5], [[1.0, 2.5]], NUMBERS, "javascript")
     assert accepts("[1, 2]", [[1.0, 2.0]], {"type": "array", "items": {"type": "float"}}, "javascript")
     assert not accepts("[1, 2]", [[1.0, 2.0]], NUMBERS)  # in Python it is a text
 

@@ -5,8 +5,9 @@ The rules are those of the Berkeley Function-Calling Leaderboard, of which this 
 - As many calls as accepted ones; each accepted call has a predicted one of its own, in any order.
 - Required arguments are there; no argument stands outside of the schema and the accepted values; an argument may be
   left out only where ``""`` is among its accepted values.
-- Types are strict: true is no integer, 5.0 is no integer, but an integer is a float. A value of another type than the
-  schema's is still accepted where the accepted value itself has that type (upstream: a variable's name).
+- Types are strict: true is no integer, 5.0 is no integer; an integer is a float, but not inside a list. A value, or an
+  item of a list, of another type than the schema's is still accepted where the accepted one itself has that type (a
+  variable's name, for example).
 - Texts are compared without case, blanks and ``,./-_*^``, with single quotes as double ones; this holds for a text, the
   texts of a list and the texts of an object, not for those that are nested deeper.
 - An object has only accepted keys, each with an accepted value; lists of objects are compared one by one.
@@ -170,15 +171,14 @@ def _one_reading(
 ) -> AstVerdict:
     written = str(schema.get("type"))
     kind = reader.kind(written)
-    items = reader.kind(str((schema.get("items") or {}).get("type"))) if written in _WITH_ITEMS else ""
+    items = reader.item_kind(schema)
     first = next((json_kind(item) for item in accepted if item != _MISSING), "")
     found = json_kind(value)
-    if found == kind and (not items or _items_fit(value, accepted, items)):
-        as_written = bool(first) and first != kind
-    elif first and found == first:
-        as_written = True
-    else:
+    unfit = found == kind and bool(items) and not _items_fit(value, accepted, items)
+    if unfit or found not in (kind, first):
         return _wrong_type(argument, written, value)
+    # An accepted value of another type than the schema's is compared as it stands.
+    as_written = found != kind or first not in ("", kind)
     if _value_fits(value, accepted, kind, items, as_written):
         return _FINE
     return AstVerdict(
@@ -270,6 +270,13 @@ class _Reader:
             )
         return self._kinds[written]
 
+    def item_kind(self, schema: Mapping[str, Any]) -> str:
+        """Give the kind of a list's items; empty where it is no list, or one of anything."""
+        if str(schema.get("type")) not in _WITH_ITEMS:
+            return ""
+        written = str((schema.get("items") or {}).get("type"))
+        return "" if written == "any" else self.kind(written)
+
     def read(self, value: Any, schema: Mapping[str, Any]) -> tuple[Any, ...]:
         """Give what an argument may stand for, likeliest first; nothing where this language needs a text."""
         written = str(schema.get("type"))
@@ -280,5 +287,7 @@ class _Reader:
             return (self._literal(value, written, str((schema.get("items") or {}).get("type", ""))),)
         if not self._json_values:
             return ()
+        if isinstance(value, list) and self.item_kind(schema) == "float":
+            value = [float(item) if json_kind(item) == "integer" else item for item in value]
         # Where any type is allowed, BFCL mostly has the accepted value as a text.
         return (value, json.dumps(value)) if written == "any" else (value,)
