@@ -27,6 +27,7 @@ _SCRIPTS = {
     "trajectory": ("toolscaler.scripts.trajectory", "train a model to call tools and answer"),
     "experiment": ("toolscaler.scripts.experiment", "run a grid of systems on data sets and write its tables"),
     "push": ("toolscaler.scripts.push", "publish a run's model with all that belongs to it on the Hub"),
+    "plan": ("toolscaler.scripts.plan", "tell what each stage needs, and which accelerate config fits"),
     "refine": ("toolscaler.scripts.refine", "give a tuned model new codes that its usage has shaped"),
     "tools": ("toolscaler.scripts.tools", "add, remove, rename, update, compare and roll back a trained model's tools"),
 }

@@ -8,6 +8,7 @@ decoding makes, so that training and inference see the same ids.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
@@ -24,13 +25,12 @@ from trl import SFTConfig, SFTTrainer
 from toolscaler.errors import ConfigError, TokenizationError, TrainingError
 from toolscaler.tokenization.prompts import shorten_prompt
 from toolscaler.training.adapters import ready_for_trl, with_adapter
+from toolscaler.training.sampling import IGNORE_INDEX, EvenSteps
 
 if TYPE_CHECKING:
     from toolscaler.tokenization import ToolscalerTokenizer
 
 logger = logging.getLogger(__name__)
-
-IGNORE_INDEX = -100
 
 
 @dataclass
@@ -52,6 +52,10 @@ class RetrievalConfig(SFTConfig):
             token of the prompt excepted. 0 (the paper) hides none; small bases made from scratch gain from 0.1 to 0.3.
         train_end_token: Count the end token after the codes in the loss, so that plain ``generate`` stops. The codes
             themselves are always counted.
+        sort_step_rows: Sort the rows of each step by length, so that the batches it is accumulated from need little
+            padding. The step is the same sum in another order.
+        padding_free: Put the rows of a batch behind each other in one row without padding; they do not see each other.
+            It pays with FlashAttention; without it attention computes over all of them.
     """
 
     num_train_epochs: float = field(default=5.0, metadata={"help": "Epochs (paper: 5)."})
@@ -76,6 +80,7 @@ class RetrievalConfig(SFTConfig):
     lora_target_modules: str = field(default="all-linear", metadata={"help": "Comma-separated names, or all-linear."})
     prompt_token_dropout: float = field(default=0.0, metadata={"help": "Share of prompt tokens hidden in training."})
     train_end_token: bool = field(default=True, metadata={"help": "Count the end token in the loss."})
+    sort_step_rows: bool = field(default=True, metadata={"help": "Sort the rows of each step by length."})
 
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():
@@ -86,8 +91,8 @@ class RetrievalConfig(SFTConfig):
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         if not 0 <= self.prompt_token_dropout < 1:
             raise ConfigError("retrieval.prompt_token_dropout", self.prompt_token_dropout, "a share from 0 to below 1")
-        if self.packing or self.padding_free:
-            raise ConfigError("retrieval.packing", True, "false: rows are short and padded on the left")
+        if self.packing:
+            raise ConfigError("retrieval.packing", True, "false; padding_free=True needs no padding either")
         super().__post_init__()
 
 
@@ -130,16 +135,18 @@ def _completion_width(labels: Sequence[int]) -> int:
     return 0
 
 
-class RetrievalTrainer(SFTTrainer):
+class RetrievalTrainer(EvenSteps, SFTTrainer):
     """``SFTTrainer`` for rows from :func:`tokenize_retrieval_rows`; computes logits only where there are labels.
 
     Attributes:
+        flattens: Whether a batch becomes one row without padding.
         first_code_id: Id of the first code token; 0 where codes are tokens of the base.
         end_token_id: Id of the end token; ``None``: there is none.
     """
 
     first_code_id: int = 0
     end_token_id: int | None = None
+    flattens: bool = False
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -151,9 +158,13 @@ class RetrievalTrainer(SFTTrainer):
         """
         labels = inputs["labels"]
         kept = labels.shape[1]
-        outputs = model(**self._model_inputs(model, inputs, kept))
-        logits = outputs.logits[:, -kept:-1].float()
+        given = self._model_inputs(model, inputs, kept)
         targets = labels[:, 1:]
+        if self.flattens:
+            given = flat_inputs(given, targets)
+            targets = targets[targets != IGNORE_INDEX][None]
+        outputs = model(**given)
+        logits = (outputs.logits if self.flattens else outputs.logits[:, -kept:-1]).float()
         total = cross_entropy(
             logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORE_INDEX, reduction="sum"
         )
@@ -189,10 +200,39 @@ class RetrievalTrainer(SFTTrainer):
 
     def _accepted_arguments(self) -> frozenset[str]:
         if not hasattr(self, "_accepted"):
-            base = self.accelerator.unwrap_model(self.model)
-            base = base.get_base_model() if isinstance(base, PeftModel) else base
-            self._accepted = frozenset(inspect.signature(type(base).forward).parameters)
+            self._accepted = accepted_arguments(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         return self._accepted
+
+
+def accepted_arguments(model: Any) -> frozenset[str]:
+    """Name what a model's ``forward`` takes; an adapter round it takes the same."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return frozenset(inspect.signature(type(base).forward).parameters)
+
+
+def flat_inputs(given: Mapping[str, Any], targets: torch.Tensor) -> dict[str, Any]:
+    """Put the rows of a batch behind each other in one row; positions that start anew keep them apart.
+
+    Args:
+        given: ``input_ids``, ``attention_mask`` and ``position_ids``, (B, T), of left-padded rows; hidden tokens are
+            masked.
+        targets: (B, C) labels of the last C columns, each predicted from the column before.
+
+    Returns:
+        What the model takes: ids and positions (1, number of tokens), and in ``logits_to_keep`` the places that
+        ``targets[targets != IGNORE_INDEX]`` are predicted from, in that order.
+    """
+    present = given["attention_mask"].bool()
+    width, count = present.shape[1], targets.shape[1]
+    before = torch.zeros_like(present)
+    before[:, width - 1 - count : width - 1] = targets != IGNORE_INDEX
+    place = present.flatten().cumsum(0) - 1
+    return {
+        "input_ids": given["input_ids"][present][None],
+        "position_ids": given["position_ids"][present][None],
+        "logits_to_keep": place[before.flatten()],
+        "use_cache": False,
+    }
 
 
 def hide_prompt_tokens(
@@ -334,15 +374,22 @@ def retrieval_trainer(
         dataset = concatenate_datasets(
             [dataset, step_rows.select_columns(list(dataset.features)).cast(dataset.features)]
         )
+    if config.padding_free and not {"position_ids", "logits_to_keep"} <= accepted_arguments(model):
+        raise TrainingError(
+            f"padding_free: {type(model).__name__} takes no positions or computes all logits; set it off"
+        )
+    arguments = copy.copy(config)
+    arguments.padding_free = False  # TRL would want a collator of its own
     trainer = RetrievalTrainer(
         model=model,
-        args=config,
+        args=arguments,
         train_dataset=dataset,
         eval_dataset=None if eval_rows is None else tokenize_retrieval_rows(tokenizer, eval_rows, config),
         processing_class=tokenizer,
         data_collator=RetrievalCollator(tokenizer.pad_token_id),
         callbacks=callbacks,
     )
+    trainer.flattens, trainer.sorts_rows = config.padding_free, config.sort_step_rows
     trainer.first_code_id = 0 if tokenizer.base_tokens else tokenizer.first_code_id
     trainer.end_token_id = tokenizer.eos_token_id
     return trainer
