@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -401,3 +402,21 @@ def test_fusion_wants_a_ranking_a_query():
     silent = type("Silent", (), {"retrieve": lambda self, queries, top_k, *, tools=None: []})()
     with pytest.raises(DecodingError, match="Silent gave 0"):
         FusionRetriever([silent]).retrieve(["a", "b"], 2)
+
+
+def test_tools_that_share_codes_share_a_score(make_tokenizer, make_model):
+    tokenizer = make_tokenizer(40, shared=True, sizes=(2, 2, 2))
+    shared = GenerativeRetriever(make_model(tokenizer), tokenizer)
+    names = [f"tool_{place}" for place in (31, 4, 17, 8, 25, 2, 39, 11, 20, 5, 14, 36)]
+    codes = [tokenizer.tool_index[name] for name in names]
+    assert len(set(codes)) < len(codes)  # the premise
+    drafted = Fixed({name: -float(place) for place, name in enumerate(names)})
+    ranking = HybridRetriever(drafted, shared, draft_k=12).retrieve(QUERIES[0], 12)[0]
+    scores = dict(zip(names, shared.score(QUERIES[0], names)[0], strict=True))
+    assert sorted(_names([ranking])[0]) == sorted(names)
+    for tool in ranking:
+        assert tool.score == pytest.approx(scores[tool.name], abs=1e-4)
+    for one, two in itertools.pairwise(ranking):
+        if one.codes == two.codes:  # of equal scores the draft's order counts
+            assert one.score == two.score
+            assert names.index(one.name) < names.index(two.name)
