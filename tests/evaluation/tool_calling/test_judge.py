@@ -268,6 +268,14 @@ def test_the_judge_sees_calls_and_quoted_material(judging):
     assert "Call 1" not in blind._work(record)
 
 
+def test_half_characters_break_nothing(judging):
+    _, judge = judging(lambda request: script.text('{"reason": "\\ud83d", "verdict": "solved"}'))
+    odd = "\ud83d Question 0?"
+    result = judge_pass_rate(judge, {"0": odd}, {"0": "half \udc00"}, num_resamples=100)
+    assert (result.rate.mean, result.per_query[0]["reasons"]) == (1.0, ["?"])
+    assert judge_pass_rate(judge, {"0": odd}, {"0": "half \udc00"}, num_resamples=100).per_query[0]["cached"] == 1
+
+
 def test_answers_of_runs():
     ended = Trajectory((TrajectoryMessage("user", "q"), TrajectoryMessage("assistant", "a")))
     step = AgentStep("", (AgentCall("t", {}, ToolResult("r")),))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from toolscaler._files import read_json, write_json
+from toolscaler.agent.chat_answers import whole
 from toolscaler.agent.chat_client import ChatEndpoint, KeyProvider
 from toolscaler.errors import ArtifactError, ConfigError, EndpointError
 from toolscaler.evaluation.tool_calling.answers import AnswerRecord
@@ -290,7 +291,7 @@ def read_verdict(text: str, allowed: Sequence[str]) -> tuple[str, str] | None:
             continue
         word = str(data.get("verdict", "")).strip().lower()
         if word in allowed:
-            return word, str(data.get("reason", ""))
+            return word, whole(str(data.get("reason", "")))
     words = [match.group(1).lower() for match in _LINE.finditer(text)]
     return (words[-1], "") if words and words[-1] in allowed else None
 
@@ -298,9 +299,8 @@ def read_verdict(text: str, allowed: Sequence[str]) -> tuple[str, str] | None:
 def _material(parts: Sequence[tuple[str, str]]) -> str:
     """Quote the material between marks that nobody who wrote it could know."""
     mark = "==== " + hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()[:16]
-    return "\n\n".join(f"The {title}:\n{mark}\n{text}\n{mark}" for title, text in parts)
+    return "\n\n".join(f"The {title}:\n{mark}\n{whole(text)}\n{mark}" for title, text in parts)
 
 
 def _cut(text: str, limit: int) -> str:
-    text = text.encode("utf-8", "replace").decode()  # half a character cannot be sent
     return text if len(text) <= limit else f"{text[:limit]} [... {len(text) - limit} more characters]"
