@@ -270,6 +270,28 @@ def test_writers_wait_for_each_other(catalogue, folder, parts):
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(work, range(3)))
-    catalogue.refresh()
+    assert catalogue.refresh()
     assert len(catalogue) == 16 + 9
     assert [entry.sequence for entry in catalogue.log] == list(range(10))
+
+
+def test_a_reader_sees_whole_states_while_another_writes(catalogue, folder, parts):
+    import threading
+
+    stop, seen = threading.Event(), set()
+
+    def read() -> None:
+        while not stop.is_set():
+            own = ToolCatalogue.open(folder)
+            seen.add((len(own.log), len(own)))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for step in range(6):
+            catalogue.add([parts.document(f"more_{step}")], embeddings=parts.gists(1, seed=step))
+    finally:
+        stop.set()
+        reader.join()
+    assert seen <= {(0, 16), *((step + 2, 17 + step) for step in range(6))}
+    assert seen

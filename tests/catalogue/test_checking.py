@@ -28,12 +28,14 @@ def test_measures_by_hand():
         "new 1": ["n1", "a"],
         "new 2": ["a", "b", "n2"],
         "new 3": ["a", "b", "c"],
+        "new 4": ["a", "n1"],  # of two labels one was added
         "old 1": ["a", "n1"],
         "old 2": ["n1", "b"],  # an added tool has come in
         "old 3": ["c", "n2", "n1", "b"],  # and here it pushes the label out of the first three
         "old 4": ["n2", "c"],  # an added tool is a label too: no intrusion
     }
     added = [ToolQuery("new 1", ("n1",)), ToolQuery("new 2", ("n2", "n1")), ToolQuery("new 3", ("n2",))]
+    added += [ToolQuery("new 4", ("n1", "b")), ToolQuery("new 1", ("a",))]
     old = [
         ToolQuery("old 1", ("a",)),
         ToolQuery("old 2", ("b",)),
@@ -42,14 +44,14 @@ def test_measures_by_hand():
         ToolQuery("nobody", ("gone",)),
     ]
     found = check_added_tools(Scripted(table), ["a", "b", "c", "n1", "n2"], ["n1", "n2"], added, old, k=3)
-    assert found.added_recall.tolist() == [1.0, 0.5, 0.0]
-    assert found.added_first.tolist() == [1.0, 0.0, 0.0]
+    assert found.added_recall.tolist() == [1.0, 0.5, 0.0, 1.0]
+    assert found.added_first.tolist() == [1.0, 0.0, 0.0, 0.0]
     assert found.old_first_before.tolist() == [1.0, 1.0, 0.0, 1.0]
     assert found.old_first_after.tolist() == [1.0, 0.0, 0.0, 1.0]
     assert found.old_recall_before.tolist() == [1.0, 1.0, 1.0, 0.5]
     assert found.old_recall_after.tolist() == [1.0, 1.0, 0.0, 1.0]
     assert found.intruded.tolist() == [0.0, 1.0, 0.0, 0.0]
-    assert (found.added, found.left_out) == (2, 1)
+    assert (found.added, found.left_out) == (2, 2)
     assert found.values()["loss of ndcg@1 on old tools"].tolist() == [0.0, 1.0, 0.0, 0.0]
 
 

@@ -5,9 +5,12 @@ Not in the paper, whose appendix A adds tools without training.
 
 from __future__ import annotations
 
+import glob
 import logging
 import random
+import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# No light adaptation takes this long.
+_ABANDONED_SECONDS = 7 * 86_400.0
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 
 
@@ -160,7 +165,10 @@ def adapt_model(
 
 @contextmanager
 def _work_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder on the same file system, so that weights need not be copied."""
+    """Give a folder on the same file system, so that weights need not be copied; what killed runs left is deleted."""
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.work"):
+        if time.time() - leftover.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".work", dir=folder.parent) as name:
         yield Path(name)
 

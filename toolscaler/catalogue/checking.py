@@ -29,7 +29,7 @@ class CatalogueCheck:
     Attributes:
         k: Cut-off.
         added: Number of added tools.
-        added_recall: float64 (A,), Recall@k of queries for added tools.
+        added_recall: float64 (A,), Recall@k of queries for added tools: of their labels those count that were added.
         added_first: float64 (A,), 1 where an added tool's query has a relevant tool in the first place.
         old_first_before: float64 (O,), NDCG@1 of old queries with the added tools forbidden.
         old_first_after: float64 (O,), the same with all tools allowed.
@@ -39,7 +39,7 @@ class CatalogueCheck:
             intrusion).
         synthetic: Whether the queries for added tools were made from their documents.
         synthetic_old: The same of the old queries.
-        left_out: Queries without any label in the catalogue, which say nothing.
+        left_out: Queries that say nothing: no label of theirs is an added tool, or for the old queries an old one.
     """
 
     k: int
@@ -117,7 +117,7 @@ def check_added_tools(
         retriever: Any retriever over the whole catalogue.
         tool_ids: The whole catalogue.
         added: Ids of the added tools.
-        added_queries: Queries for added tools, with labels.
+        added_queries: Queries for added tools, with labels; labels that are other tools may stand beside.
         old_queries: Queries for the others. The state before is the same retriever with the added tools forbidden.
         k: Cut-off.
         synthetic: Whether ``added_queries`` were made from documents; noted in the result.
@@ -136,7 +136,7 @@ def check_added_tools(
     if unknown:
         raise CatalogueError(f"expected added tools of the catalogue, got {unknown[0]!r}")
     present = set(every)
-    fresh = [query for query in added_queries if present.intersection(query.tools)]
+    fresh = [query for query in added_queries if new.intersection(query.tools)]
     known = [query for query in old_queries if present.difference(new).intersection(query.tools)]
     found = _names(retriever, fresh, k, None, options)
     after = _names(retriever, known, k, None, options)
@@ -149,7 +149,7 @@ def check_added_tools(
     return CatalogueCheck(
         k=k,
         added=len(new),
-        added_recall=_recall(found, [query.tools for query in fresh]),
+        added_recall=_recall(found, [[tool for tool in query.tools if tool in new] for query in fresh]),
         added_first=_first(found, [query.tools for query in fresh]),
         old_first_before=_first(before, labels),
         old_first_after=_first(after, labels),

@@ -197,7 +197,7 @@ class CatalogueEditor:
         scope = {item.provider for item in listed} if providers is None else set(providers)
         given = {item.id for item in listed}
         absent = (name for name in state.index if name not in given)
-        removed = tuple(name for name in absent if whole or self._provider(name) in scope)
+        removed = tuple(name for name in absent if whole or state.provider(name) in scope)
         added = tuple(item for item in listed if item.id not in state.index)
         differing = []
         for item in listed:
@@ -207,11 +207,6 @@ class CatalogueEditor:
         hidden = {item.id: names for item in added if (names := hidden_characters(item))}
         unchanged = len(listed) - len(added) - len(changed)
         return CatalogueDiff(added, removed, changed, tuple(differing), unchanged, hidden)
-
-    def _provider(self, name: str) -> str:
-        """Give a tool's provider; without its document, what stands before the last ``/`` of its id."""
-        document = self._state.document(name)
-        return name.rpartition("/")[0] if document is None else document.provider
 
     # ------------------------------------------------------------------ into the folder
 

@@ -27,6 +27,8 @@ from toolscaler.tokenization.tool_index import ToolIndex
 ARCHIVE_NAME = "catalogue_documents.jsonl"
 INDEX_NAME = "tool_index.json"
 
+_ATTEMPTS = 20
+
 _Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
@@ -58,10 +60,25 @@ class CatalogueState:
     def load(cls, folder: Path) -> CatalogueState:
         """Read a folder; sums are compared for the files that are read, sizes for the others.
 
+        Where a writer replaces the folder at that very moment, it is read again.
+
         Raises:
             ArtifactError: A file is missing or damaged, or the log is not of this index.
         """
-        stamp = stamp_of(folder)
+        for _ in range(_ATTEMPTS):
+            stamp = stamp_of(folder)
+            try:
+                state = cls._read(folder, stamp)
+            except ArtifactError:
+                if stamp_of(folder) == stamp:
+                    raise
+            else:
+                if stamp_of(folder) == stamp:
+                    return state
+        raise ArtifactError("the folder changes faster than it can be read; try again", path=folder)
+
+    @classmethod
+    def _read(cls, folder: Path, stamp: _Stamp) -> CatalogueState:
         manifest = None
         if (folder / MANIFEST_NAME).is_file():
             manifest = ArtifactManifest.load(folder)
@@ -111,6 +128,14 @@ class CatalogueState:
             return _document(parse_json(self.lines[tool_id], path, what="a tool document"), path)
         content = self.index.document_hashes[row]
         return None if content is None else self.archive.get(content)
+
+    def provider(self, tool_id: str) -> str:
+        """Give a tool's provider; without its document, what stands before the last ``/`` of its id."""
+        if self.lines is not None:  # of all tools this is asked: no document is built for it
+            found = json.loads(self.lines[tool_id]).get("provider")
+            return found if isinstance(found, str) else ""
+        document = self.document(tool_id)
+        return tool_id.rpartition("/")[0] if document is None else document.provider
 
     def hash_of(self, tool_id: str) -> str | None:
         """Give the content hash of a tool's document; ``None`` where neither index nor documents know it."""

@@ -90,7 +90,7 @@ def _check_verb(verb: Callable[..., argparse.ArgumentParser]) -> None:
     check.add_argument("--queries", help="labelled queries for added tools; default: made from their documents")
     check.add_argument("--old_queries", help="labelled queries for the others; default: made from their documents")
     check.add_argument("--added", nargs="+", help="ids that count as added; default: those not trained on")
-    check.add_argument("--hybrid", choices=["bm25", "lsa"], help="let this retriever propose, the model decide")
+    check.add_argument("--hybrid", metavar="DRAFT", help="what proposes: bm25, lsa, or a sentence encoder")
     check.add_argument("--k", type=int, default=5, help="cut-off of recall")
     check.add_argument("--num_beams", type=int, help="beam width")
     check.add_argument("--per_tool", type=int, default=3, help="synthetic queries a tool")
@@ -343,7 +343,7 @@ def _queries(path: str | None, made: list[ToolQuery]) -> list[ToolQuery]:
 def _draft(name: str) -> Any:
     from toolscaler.evaluation.baselines import BM25Retriever, EmbeddingRetriever
 
-    return BM25Retriever if name == "bm25" else lambda documents: EmbeddingRetriever(documents, "lsa")
+    return BM25Retriever if name == "bm25" else lambda documents: EmbeddingRetriever(documents, name)
 
 
 def _tell(arguments: argparse.Namespace, entry: LogEntry | None) -> None:
