@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class _Claim:
 
     __slots__ = ("_codes", "_costs", "_free", "_keep", "_place", "_width", "tools")
 
-    def __init__(self, tool: int, costs: NDArray, codes: NDArray[np.void], width: int) -> None:
+    def __init__(self, tool: int, costs: NDArray[np.float64], codes: NDArray[np.void], width: int) -> None:
         self.tools = [tool]
         self._costs, self._codes, self._place = costs, codes, 0
         self._width, self._keep = width, len(costs)
@@ -46,7 +47,7 @@ class _Claim:
         self._free = [entry for entry in self._free if entry[1] not in taken]
         while len(self._free) < 2:
             if self._place < len(self._costs):
-                code = self._codes.item(self._place)
+                code: Any = self._codes.item(self._place)  # bytes: rows have no fields
                 if code not in taken and all(code != known for _, known in self._free):
                     self._free.append((self._costs.item(self._place), code))
                 self._place += 1
