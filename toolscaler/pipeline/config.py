@@ -144,12 +144,27 @@ class CodebookSection:
 
 
 @dataclass
+class TokenizationSection:
+    """How a tool becomes tokens (paper, appendix C).
+
+    Attributes:
+        strategy: ``toolscaler`` (codes of the codebook), or for comparison ``numerical``, ``hierarchical``,
+            ``semantic`` or ``atomic`` (ToolGen). Stages that a strategy does not need are left out.
+        options: Fields of the strategy's class in :mod:`toolscaler.tokenization.strategies`; ``toolscaler`` has none
+            here.
+    """
+
+    strategy: Literal["numerical", "hierarchical", "semantic", "atomic", "toolscaler"] = "toolscaler"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class EmbeddingSection:
     """Reframe embedding (paper section 4.2); see :func:`toolscaler.initialize_code_embeddings`.
 
     Attributes:
-        scale: ``match`` or ``none``.
-        init: ``reframe`` or ``random`` (the ablation "w/o reframe embedding").
+        scale: ``match`` or ``none``; strategies other than ``toolscaler`` may have an option for it.
+        init: ``reframe`` or ``random`` (the ablation "w/o reframe embedding"), of codes of the codebook.
         seed: Seed of a random start.
         start_from: Weights that the retrieval stage tunes: the ``base`` as it came (the paper), or the ``compressor``'s
             base, for bases that were trained in the compression stage.
@@ -262,7 +277,8 @@ class RunConfig:
     Attributes:
         output_dir: The run folder.
         seed: Seed of the trained stages.
-        data, base, compression, codebook, embedding, retrieval, evaluation, trajectory, agent: The stages' sections.
+        data, base, compression, codebook, tokenization, embedding, retrieval, evaluation, trajectory, agent: The
+            stages' sections.
         rounds: How often, and what the later rounds do otherwise.
     """
 
@@ -272,6 +288,7 @@ class RunConfig:
     base: BaseSection = field(default_factory=BaseSection)
     compression: CompressionSection = field(default_factory=CompressionSection)
     codebook: CodebookSection = field(default_factory=CodebookSection)
+    tokenization: TokenizationSection = field(default_factory=TokenizationSection)
     embedding: EmbeddingSection = field(default_factory=EmbeddingSection)
     retrieval: RetrievalSection = field(default_factory=RetrievalSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)

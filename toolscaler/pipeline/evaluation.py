@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from toolscaler.pipeline.stages import Run
     from toolscaler.tokenization import ToolscalerTokenizer
 
-#: The name of the trained system in every file.
-SYSTEM = "toolscaler"
-
 _SENTENCE_PREFIX = "sentence-transformers:"
 _EXAMPLES = 8
 
@@ -26,7 +23,8 @@ _EXAMPLES = 8
 def evaluate_stage(run: Run) -> dict[str, Any]:
     """Measure the model and each baseline on the same held-out queries (paper section 5.1).
 
-    Writes ``evaluation/``: ``metrics.json``, ``table.md``, ``per_query.jsonl`` and ``examples.json``.
+    Writes ``evaluation/``: ``metrics.json``, ``table.md``, ``per_query.jsonl`` and ``examples.json``. The model's name
+    in them is that of its tokenization strategy.
 
     Args:
         run: A run whose retrieval stage is done.
@@ -53,7 +51,7 @@ def evaluate_stage(run: Run) -> dict[str, Any]:
     retriever = GenerativeRetriever.from_pretrained(str(run.folder / "model"))
     ours = evaluator(
         retriever,
-        name=SYSTEM,
+        name=run.config.tokenization.strategy,
         num_beams=section.num_beams,
         batch_size=section.batch_size,
         scores=section.scores,
@@ -148,7 +146,7 @@ def _write(
         "queries_sha256": ours.queries_sha256,
     }
     notes = {"catalogue": f"{facts['catalogue_size']} tools", "beams": facts["num_beams"]}
-    tables = [results_table(results, SYSTEM if len(results) > 1 else None, notes=notes)]
+    tables = [results_table(results, ours.name if len(results) > 1 else None, notes=notes)]
     tables += [
         f"\nQueries with {'one relevant tool' if kind == 'single' else 'several relevant tools'} "
         f"(n = {ours.counts[kind]}), {columns[0]}: "

@@ -38,19 +38,25 @@ def report_stage(run: Run) -> dict[str, Any]:
 def draw_run(run: Run, folder: Path) -> list[str]:
     """Draw losses, the map of tools and the metrics of a run, or of one round of it, into a folder.
 
+    Without a codebook (:class:`~toolscaler.pipeline.config.TokenizationSection`) there is no map.
+
     Returns:
         The file names.
     """
+    from toolscaler.pipeline.tokenization import is_default, left_out
+
     histories = {
         title: read_json(run.folder / stage / "history.json")
         for title, stage in (("compression", "compression"), ("retrieval", "retrieval"))
+        if title == "retrieval" or left_out(run.config, "compress") is None
     }
     metrics = read_json(run.folder / "evaluation" / "metrics.json")
-    embeddings = run.load_embeddings()
-    codes = np.asarray(run.load_codebook().codes)
     plot_losses(histories, folder / "loss.png")
-    plot_map(embeddings, codes[:, 0], folder / "map.png")
     plot_metrics(metrics, folder / "metrics.png")
+    if not is_default(run.config):
+        return ["loss.png", "metrics.png"]
+    codes = np.asarray(run.load_codebook().codes)
+    plot_map(run.load_embeddings(), codes[:, 0], folder / "map.png")
     return ["loss.png", "map.png", "metrics.png"]
 
 

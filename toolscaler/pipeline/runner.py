@@ -20,6 +20,7 @@ from toolscaler.pipeline.manifest import Manifest, fingerprint
 from toolscaler.pipeline.plots import report_stage
 from toolscaler.pipeline.rounds import round_stages
 from toolscaler.pipeline.stages import Run
+from toolscaler.pipeline.tokenization import is_default
 from toolscaler.pipeline.trajectories import agent_stage, trajectory_stage
 
 logger = logging.getLogger(__name__)
@@ -30,10 +31,10 @@ Stage = Callable[[Run], dict[str, Any]]
 _STAGES: dict[str, tuple[Stage, Sequence[str], Sequence[str]]] = {
     "data": (stages.data_stage, ("data",), ("data",)),
     "base": (stages.base_stage, ("base", "seed"), ("base",)),
-    "compress": (stages.compress_stage, ("compression", "seed"), ("compression",)),
+    "compress": (stages.compress_stage, ("compression", "tokenization", "seed"), ("compression",)),
     "encode": (stages.encode_stage, (), ("embeddings",)),
-    "codebook": (stages.codebook_stage, ("codebook",), ("codebook",)),
-    "vocabulary": (stages.vocabulary_stage, ("embedding",), ("vocabulary",)),
+    "codebook": (stages.codebook_stage, ("codebook", "tokenization"), ("codebook",)),
+    "vocabulary": (stages.vocabulary_stage, ("embedding", "tokenization"), ("vocabulary",)),
     "retrieval": (stages.retrieval_stage, ("retrieval", "seed"), ("retrieval", "model")),
     "evaluate": (evaluate_stage, ("evaluation",), ("evaluation",)),
     "trajectory": (trajectory_stage, ("trajectory", "seed"), ("trajectory", "agent_model")),
@@ -122,12 +123,15 @@ def _run(
 def stage_fingerprints(config: RunConfig) -> dict[str, str]:
     """Give each stage's fingerprint: over the sections that it and the stages before it read.
 
-    How many rounds there are is in none: a run may get one round more.
+    How many rounds there are is in none: a run may get one round more. The section ``tokenization`` is in none where it
+    is the default, as in runs that were made before it existed.
     """
     settings, mark, marks = config.to_dict(), "", {}
     settings["rounds"].pop("count")
+    if is_default(config):
+        settings.pop("tokenization")
     for name, (_, sections, _) in stage_table(config).items():
-        mark = fingerprint(mark, {section: settings[section] for section in sections})
+        mark = fingerprint(mark, {section: settings[section] for section in sections if section in settings})
         marks[name] = mark
     return marks
 

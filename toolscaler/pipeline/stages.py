@@ -122,6 +122,7 @@ def check_settings(config: RunConfig) -> None:
     """
     from toolscaler.codebook.quantizers import check_quantizer_options
     from toolscaler.pipeline.rounds import check_round_settings
+    from toolscaler.pipeline.tokenization import check_tokenization_settings
     from toolscaler.pipeline.trajectories import check_agent_settings
     from toolscaler.training.compression import CompressionConfig
     from toolscaler.training.retrieval import RetrievalConfig
@@ -136,6 +137,7 @@ def check_settings(config: RunConfig) -> None:
     build_section(ScratchConfig, config.base.scratch, "base.scratch")
     check_agent_settings(config)
     check_round_settings(config)
+    check_tokenization_settings(config)
 
 
 def data_stage(run: Run) -> dict[str, Any]:
@@ -232,9 +234,12 @@ def compress_stage(run: Run) -> dict[str, Any]:
     """Train the gist compressor (paper section 4.1)."""
     from toolscaler.compression import GistForToolCompression
     from toolscaler.data.documents import TASK_FIELDS
+    from toolscaler.pipeline.tokenization import left_out
     from toolscaler.training.checkpoints import last_whole_checkpoint
     from toolscaler.training.compression import CompressionConfig, compression_trainer, finalize
 
+    if (reason := left_out(run.config, "compress")) is not None:
+        return reason
     section, folder = run.config.compression, run.folder / "compression"
     settings = trainer_settings(
         CompressionConfig,
@@ -261,7 +266,10 @@ def encode_stage(run: Run) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from toolscaler.compression import GistForToolCompression, encode_documents
+    from toolscaler.pipeline.tokenization import left_out
 
+    if (reason := left_out(run.config, "encode")) is not None:
+        return reason
     source = run.folder / "compression" / "model"
     model, tokenizer = GistForToolCompression.from_pretrained(source), AutoTokenizer.from_pretrained(source)
     values = encode_documents(
@@ -277,7 +285,10 @@ def encode_stage(run: Run) -> dict[str, Any]:
 def codebook_stage(run: Run) -> dict[str, Any]:
     """Fit the codebook and give every tool its code (paper section 4.1)."""
     from toolscaler.codebook import Codebook, codebook_statistics, plot_codebook_usage
+    from toolscaler.pipeline.tokenization import left_out
 
+    if (reason := left_out(run.config, "codebook")) is not None:
+        return reason
     embeddings = run.load_embeddings()
     ids = [document.id for document in run.documents]
     codebook = Codebook.fit(embeddings, ids, **asdict(run.config.codebook))
@@ -292,26 +303,24 @@ def codebook_stage(run: Run) -> dict[str, Any]:
 def vocabulary_stage(run: Run) -> dict[str, Any]:
     """Add the codes to the tokenizer and their rows to the model (paper section 4.2, reframe embedding)."""
     from toolscaler.compression import GistForToolCompression
-    from toolscaler.embedding import initialize_code_embeddings
-    from toolscaler.tokenization import ToolscalerTokenizer
+    from toolscaler.embedding import initialize_first_rows
+    from toolscaler.pipeline.tokenization import is_default, tokenize_run
+    from toolscaler.tokenization.strategies import subtoken_lengths
 
     section = run.config.embedding
     model, base_tokenizer = run.load_base()
     if section.start_from == "compressor":
         model = GistForToolCompression.from_pretrained(run.folder / "compression" / "model").backbone
-    tokenizer = ToolscalerTokenizer.from_tokenizer(
-        base_tokenizer,
-        run.load_codebook(),
-        document_hashes={document.id: document.content_hash for document in run.documents},
-        retrieval_template=section.retrieval_template,
-    )
-    initialize_code_embeddings(
-        model, tokenizer, run.load_embeddings(), scale=section.scale, init=section.init, seed=section.seed
-    )
+    catalogue, embeddings = tokenize_run(run, base_tokenizer)
+    tokenizer = catalogue.tokenizer
+    initialize_first_rows(model, catalogue, embeddings, scale=section.scale, init=section.init, seed=section.seed)
     with atomic_folder(run.folder / "vocabulary") as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    return {"vocabulary": len(tokenizer), "code_tokens": tokenizer.num_code_tokens}
+    summary: dict[str, Any] = {"vocabulary": len(tokenizer), "code_tokens": tokenizer.num_code_tokens}
+    if not is_default(run.config):
+        summary |= {"strategy": tokenizer.strategy, "tokens_a_tool": round(subtoken_lengths(tokenizer).mean, 3)}
+    return summary
 
 
 def retrieval_stage(run: Run) -> dict[str, Any]:
