@@ -149,3 +149,12 @@ def test_strategies_without_new_tokens_leave_the_model_alone(make_tiny_tokenizer
     before = {key: value.clone() for key, value in model.state_dict().items()}
     initialize_first_rows(model, catalogue)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_an_agent_refuses_codes_that_look_like_text(make_tiny_tokenizer, make_tiny_model) -> None:
+    from toolscaler.agent import CodePlanner
+
+    base = make_tiny_tokenizer()
+    catalogue = make_strategy("semantic").tokenize([ToolDocument("one"), ToolDocument("two")], base)
+    with pytest.raises(DecodingError, match="semantic"):
+        CodePlanner(make_tiny_model("llama", base), catalogue.tokenizer)

@@ -84,7 +84,7 @@ class CodePlanner(Planner):
 
     Raises:
         DecodingError: The model has no rows for the code tokens, is no decoder-only model, or has a tokenizer that
-            cannot write JSON letter by letter (WordPiece).
+            cannot write JSON letter by letter (WordPiece), or whose codes are tokens of the base or differ in number.
         EmptyCatalogueError: The tokenizer has no codes for Finish.
         ConfigError: A setting is out of range.
         TokenizationError: The chat template cannot be used.
@@ -121,6 +121,7 @@ class CodePlanner(Planner):
             raise ConfigError("CodePlanner.abstain_with", abstain_with, "'say' or 'ask'")
         self.grounder = Grounder(Grounding.of(grounding))
         check_model(model, tokenizer.required_vocab_size)
+        _check_codes(tokenizer)
         if FINISH_TOOL not in tokenizer.tool_index:
             raise EmptyCatalogueError(
                 f"expected a tokenizer with codes for {FINISH_TOOL!r}, with which a run ends; add "
@@ -557,3 +558,12 @@ _OPTIONS = frozenset(
         "grounding",
     }
 )
+
+
+def _check_codes(tokenizer: ToolscalerTokenizer) -> None:
+    """Refuse tools whose tokens cannot be told from the text around them."""
+    if tokenizer.base_tokens or tokenizer.tool_index.ragged:
+        raise DecodingError(
+            "tokenizer: expected code tokens and sequences of one length, got those of the strategy "
+            f"{tokenizer.strategy!r}, which a planner cannot tell from the text around them"
+        )

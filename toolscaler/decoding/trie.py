@@ -105,7 +105,8 @@ class CodeTrie:
         Raises:
             EmptyCatalogueError: The index knows no tool.
         """
-        checked, ragged = checked_sequences(index.codes + (first_code_id + code_offsets(index.code_sizes)))
+        tokens = index.codes + (first_code_id + code_offsets(index.code_sizes))
+        checked, ragged = checked_sequences(np.where(index.codes < 0, PADDING, tokens) if index.ragged else tokens)
         return cls._of(build_arrays(checked, ragged=ragged), ToolNames(index.tool_ids))
 
     @classmethod
