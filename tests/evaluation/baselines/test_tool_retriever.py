@@ -83,6 +83,7 @@ def test_it_learns_what_words_do_not_say(base, tmp_path):
     record = json.loads((tmp_path / "run" / "model" / "tool_retriever.json").read_text())
     assert record["pairs"] == len(QUERIES)
     assert record["training"]["steps"] == 12 * len(QUERIES) // 8
+    assert record["training"]["examples"] == 12 * len(QUERIES)
     # What is finished is not trained again; other data are refused.
     again = train_tool_retriever(base, DOCUMENTS, QUERIES, CONFIG, output_dir=tmp_path / "run", resume=True)
     np.testing.assert_array_equal(again.embeddings, loaded.embeddings)
@@ -119,6 +120,19 @@ def test_hard_negatives(base, kind):
     trained = train_tool_retriever(base, DOCUMENTS, QUERIES, config)
     assert trained.query_prefix == "query : "
     assert _hits(trained) >= 6
+
+
+def test_a_causal_model_as_base(make_tiny_model, make_tiny_tokenizer, tmp_path):
+    """The base of the generative model is one for the bi-encoder too: the same weights, the same budget."""
+    tokenizer = make_tiny_tokenizer()
+    make_tiny_model("llama", tokenizer).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    config = ToolRetrieverConfig(num_epochs=10, batch_size=8, learning_rate=5e-3)
+    trained = train_tool_retriever(tmp_path / "base", DOCUMENTS, QUERIES, config, output_dir=tmp_path / "run")
+    assert trained.embeddings.shape == (8, 32)
+    assert _hits(trained, QUERIES) > 16
+    loaded = load_tool_retriever(tmp_path / "run", DOCUMENTS)
+    np.testing.assert_allclose(loaded.embeddings, trained.embeddings, atol=1e-6)
 
 
 def test_bad_bases(base, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,8 @@ def train_bi_encoder(
         show_progress: Show a progress bar.
 
     Returns:
-        ``loss``: mean training loss; ``steps``; ``seconds``.
+        ``loss``: mean training loss (since the checkpoint, where it went on from one); ``steps``; ``examples``: rows
+        in the batches of all steps; ``seconds`` of this run.
     """
     model.model_card_data.local_files_only = True  # a card of a baseline is worth no request to the Hub
     args = SentenceTransformerTrainingArguments(
@@ -83,7 +85,22 @@ def train_bi_encoder(
     trainer.remove_callback(PrinterCallback)  # it prints where no progress bar is wanted
     done = trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     model.eval()
-    return {"loss": float(done.training_loss), "steps": done.global_step, "seconds": done.metrics["train_runtime"]}
+    return {
+        "loss": float(done.training_loss),
+        "steps": done.global_step,
+        "examples": _examples(pairs, config, done.global_step),
+        "seconds": done.metrics["train_runtime"],
+    }
+
+
+def _examples(pairs: TrainingPairs, config: ToolRetrieverConfig, steps: int) -> int:
+    """Count the rows of the first steps: a batch may be smaller than asked for, where further rows would conflict."""
+    batches, count, epoch = ConflictFreeBatches(pairs, config.batch_size, config.seed), 0, 0
+    while steps > 0:
+        batches.set_epoch(epoch)
+        sizes = [len(batch) for batch in itertools.islice(batches, steps)]
+        count, steps, epoch = count + sum(sizes), steps - len(sizes), epoch + 1
+    return count
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

@@ -141,6 +141,7 @@ class ConflictFreeBatches:
 
     def __init__(self, pairs: TrainingPairs, batch_size: int, seed: int = 0) -> None:
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self.drop_last = False  # loaders of several processes ask
         self._labels = pairs.labels
         shown = np.column_stack([pairs.positives, pairs.negatives]).tolist()
         self._shown = [frozenset(row) for row in shown]
