@@ -16,6 +16,7 @@ from toolscaler.evaluation.tool_calling import (
     agent_runner,
     chat_runner,
     evaluate_tool_calls,
+    read_predictions,
     run_tool_call_tasks,
 )
 
@@ -123,6 +124,16 @@ def test_a_run_goes_on_where_it_ended(tmp_path):
     assert (asked, second.errors) == (["0", "1", "1"], {})
     assert evaluate_tool_calls(second.predictions, TASKS, num_resamples=100).metrics["exact_match"].mean == 1.0
     assert run_tool_call_tasks(TASKS, runner, path=path, only=["1"]).predictions.keys() == {"1"}
+    path.unlink()
+
+    def ended(task, offered):
+        if task.id == "1":
+            raise KeyboardInterrupt
+        return []
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tool_call_tasks(TASKS, ended, path=path)
+    assert list(read_predictions(path)) == ["0"]
     with pytest.raises(ConfigError, match="only"):
         run_tool_call_tasks(TASKS, runner, only=["7"])
     with pytest.raises(ConfigError, match="save_every"):

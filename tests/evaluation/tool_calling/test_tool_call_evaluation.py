@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -209,9 +211,26 @@ def test_predictions_on_disk(tmp_path):
     path.write_text(path.read_text() + '{"id": "1", "calls": []}\n')
     with pytest.raises(DataError, match="'1' twice"):
         read_predictions(path)
+    for calls in ("1", '[{"tool": ""}]', '[{"tools": "a"}]', "[]"):
+        path.write_text(f'{{"id": "1", "calls": {calls}, "invalid": "x"}}\n')
+        with pytest.raises(DataError, match=r"calls\.jsonl:1"):
+            read_predictions(path)
     path.write_text('{"calls": []}\n')
     with pytest.raises(DataError, match="'id'"):
         read_predictions(path)
+
+
+def test_the_door_is_light_and_complete():
+    import toolscaler.evaluation.tool_calling as room
+
+    assert all(getattr(room, name) is not None for name in room.__all__)
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = room.no_such
+    code = (
+        "import sys, toolscaler.evaluation.tool_calling; print(*sorted({'torch', 'numpy', 'mcp'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_tasks_are_checked():
@@ -300,3 +319,9 @@ def test_loading_refuses(tmp_path):
         load_tool_call_tasks("api-bank", tmp_path, levels=["level-9"])
     with pytest.raises(DataError, match="found none"):
         load_tool_call_tasks("nestful", tmp_path / "nowhere")
+    for part in ("executable-data", "executable-spec"):
+        file = tmp_path / "data" / "executable" / f"{part}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text('[{"name": "a", "query_parameters": 5, "input": "q", "output": []}]')
+    with pytest.raises(DataError, match="layout"):
+        load_tool_call_tasks("nestful", tmp_path, parts="executable")

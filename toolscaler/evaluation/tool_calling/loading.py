@@ -15,7 +15,7 @@ from toolscaler.data.dialogues.loading import load_trajectories
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.schema import normalize_schema, parameters_schema, returns_schema
 from toolscaler.data.trajectories import FINISH_TOOL, ToolCall, Trajectory
-from toolscaler.errors import ConfigError, DataError
+from toolscaler.errors import ConfigError, DataError, ToolscalerError
 from toolscaler.evaluation.tool_calling.api_bank import load_api_bank_tasks
 from toolscaler.evaluation.tool_calling.tasks import AcceptedCalls, Expected, ToolCallTask, ToolCallTasks
 
@@ -62,7 +62,13 @@ def load_tool_call_tasks(name: str, folder: str | Path, **options: Any) -> ToolC
     path = Path(folder)
     if not path.is_dir():
         raise DataError(f"expected the folder of the data set {name!r}, found none", path=path)
-    return loader(path, **options)
+    try:
+        return loader(path, **options)
+    except ToolscalerError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise DataError(f"expected the layout of the data set {name!r}, got other data ({what})", path=path) from error
 
 
 def tasks_from_trajectories(

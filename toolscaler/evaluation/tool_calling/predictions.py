@@ -196,8 +196,11 @@ def read_predictions(path: str | Path) -> dict[str, PredictedCalls]:
             raise DataError(f"expected each task once, got {row['id']!r} twice", path=path, line=line)
         try:
             calls = tuple(ToolCall.from_dict(item) for item in row.get("calls", ()))
-        except DataError as error:
-            raise DataError(error.message, path=path, line=line) from error
-        outputs = tuple(tuple(names) for names in row.get("outputs", ()))
-        found[row["id"]] = PredictedCalls(calls, int(row.get("invalid", 0)), bool(row.get("missing")), outputs)
+            outputs = tuple(tuple(map(str, names)) for names in row.get("outputs", ()))
+            found[row["id"]] = PredictedCalls(calls, int(row.get("invalid", 0)), bool(row.get("missing")), outputs)
+        except (DataError, TypeError, ValueError) as error:
+            message = (
+                error.message if isinstance(error, DataError) else f"expected a prediction, got other data ({error})"
+            )
+            raise DataError(message, path=path, line=line) from error
     return found

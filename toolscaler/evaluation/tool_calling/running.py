@@ -64,7 +64,7 @@ def run_tool_call_tasks(
         only: Ids of the tasks to answer; default: all.
         path: JSON lines file of the predictions (:func:`write_predictions`). What it has already is not asked for
             again; failed tasks are not in it.
-        save_every: Write the file after so many tasks, and at the end.
+        save_every: Write the file after so many tasks, and at the end, however it ends.
         show_progress: Show a progress bar.
 
     Raises:
@@ -82,13 +82,19 @@ def run_tool_call_tasks(
     wanted = set(chosen)
     errors: dict[str, str] = {}
     todo = [task for task in tasks.tasks if task.id in wanted and task.id not in found]
-    for number, task in enumerate(tqdm(todo, desc=f"tasks: {tasks.name}", disable=not show_progress), 1):
-        try:
-            found[task.id] = read_prediction(runner(task, tasks.offered(task)))
-        except Exception as error:  # one bad task fails alone
-            logger.warning("task %s failed: %s", task.id, error)
-            errors[task.id] = f"{type(error).__name__}: {error}"
-        if path is not None and (number % save_every == 0 or number == len(todo)):
+    saved = len(found)
+    try:
+        for task in tqdm(todo, desc=f"tasks: {tasks.name}", disable=not show_progress):
+            try:
+                found[task.id] = read_prediction(runner(task, tasks.offered(task)))
+            except Exception as error:  # one bad task fails alone
+                logger.warning("task %s failed: %s", task.id, error)
+                errors[task.id] = f"{type(error).__name__}: {error}"
+            if path is not None and len(found) - saved >= save_every:
+                write_predictions(path, found)
+                saved = len(found)
+    finally:  # also where a user ends it
+        if path is not None and len(found) > saved:
             write_predictions(path, found)
     return ToolCallRun({id: calls for id, calls in found.items() if id in wanted}, errors)
 
