@@ -14,8 +14,8 @@ from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
 from toolscaler.data.splits import text_key
 from toolscaler.errors import ConfigError, DataError
-from toolscaler.experiments.config import DatasetSpec, SplitSpec
 from toolscaler.experiments.datasets import DatasetFolder, _catalogue_part, make_dataset, source_digest
+from toolscaler.experiments.specs import DatasetSpec, SplitSpec
 
 
 def home(**split: object) -> DatasetSpec:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,7 +166,8 @@ def test_a_failed_job_blocks_what_needs_it_and_is_tried_again(grid: Grid) -> Non
         return LoadedSystem(BM25Retriever(context.data.documents))
 
     with registered(SystemKind("moody", load, train, uses_base=True, uses_seed=True)):
-        config = ExperimentConfig.from_dict(grid(systems={"moody": {"kind": "moody"}, "bm25": {"kind": "bm25"}}))
+        systems = {"moody": {"kind": "moody"}, "bm25": {"kind": "bm25"}}
+        config = ExperimentConfig.from_dict(grid(systems=systems, bases={"any": {"model": "any-name"}}))
         first = run_experiment(config, in_process=True)
         assert (first.count("failed"), first.count("blocked"), first.count("done")) == (1, 1, 2)
         broken = False
@@ -195,3 +200,55 @@ def test_a_dry_run_prints_jobs_and_runs_none(grid: Grid, tmp_path: Path, capsys:
     other = ["--set", "evaluation.seed=9", "--dry_run"]
     assert main(["experiment", str(file), *other]) == 0
     assert "unknown length" not in capsys.readouterr().out  # reckoned from the finished ones
+
+
+SLOW_KIND = """
+import os, pathlib, time
+from toolscaler.experiments import SystemKind, register_system
+from toolscaler.experiments.baselines import _bm25
+
+def slow(context):
+    sign = pathlib.Path(os.environ["SIGN"])
+    sign.write_text(str(os.getpid()))
+    while not sign.with_suffix(".go").exists():
+        time.sleep(0.02)
+    return _bm25(context)
+
+register_system(SystemKind("slow", slow))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["term", "kill"])
+def test_a_job_ends_with_the_command_and_is_done_by_the_next_one(
+    grid: Grid, tmp_path: Path, how: signal.Signals
+) -> None:
+    (tmp_path / "slow_kinds_of_systems.py").write_text(SLOW_KIND)
+    file, sign = tmp_path / "grid.yaml", tmp_path / "sign"
+    plain = grid(systems={"slow": {"kind": "slow"}})
+    file.write_text(json.dumps(plain))
+    own = {"TOOLSCALER_SYSTEMS": "slow_kinds_of_systems", "PYTHONPATH": str(tmp_path), "SIGN": str(sign)}
+    environment = {**os.environ, **own}
+    command = [sys.executable, "-m", "toolscaler.cli", "experiment", str(file)]
+    running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        child = int(_when(lambda: sign.exists() and sign.read_text()))
+    finally:
+        running.send_signal(how)
+        running.wait()
+    _when(lambda: not Path(f"/proc/{child}/cmdline").exists() or not Path(f"/proc/{child}/cmdline").read_bytes())
+    assert not list(Path(plain["output_dir"]).glob("jobs/evaluate-*/record.json"))
+    sign.with_suffix(".go").touch()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert "1 done, 1 done before" in done.stdout
+
+
+def _when(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not come to pass in time")

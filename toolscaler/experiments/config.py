@@ -10,180 +10,23 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from toolscaler.errors import ArtifactError, ConfigError
+from toolscaler.experiments.specs import (
+    SETTINGS,
+    BaseSpec,
+    BudgetSpec,
+    CallingSpec,
+    ChatSpec,
+    DatasetSpec,
+    EvaluationSpec,
+    ReportSpec,
+    Setting,
+    SystemSpec,
+)
 from toolscaler.pipeline.config import build_section
 
 _Spec = TypeVar("_Spec")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _NAME = re.compile(r"[\w.+-][\w.+ -]*")
-
-#: ``multi_domain``: the whole catalogue is allowed; ``in_domain``: the tools of a test set's own domain.
-Setting = Literal["multi_domain", "in_domain"]
-
-
-@dataclass
-class SplitSpec:
-    """How a data set becomes training, validation and test queries. Every system gets the same split.
-
-    Attributes:
-        by: ``query`` (one test set ``test``), ``tool`` (one test set ``unseen``: tools without a training query),
-            ``both`` (``seen`` and ``unseen``) or ``given`` (the source's own splits, see :class:`DatasetSpec`).
-        test_size: Share or number of query texts held out (``query`` and ``both``).
-        unseen_tools: Share or number of tools held out (``tool`` and ``both``).
-        validation_size: Share or number of the remaining query texts for the validation loss.
-        seed: Seed of every choice here, and of the part of the catalogue.
-        max_test_queries: At most this many queries a test set, drawn with ``seed``; default: all.
-        max_train_queries: At most this many training queries, drawn with ``seed``; default: all.
-    """
-
-    by: Literal["given", "query", "tool", "both"] = "query"
-    test_size: float = 0.1
-    unseen_tools: float = 0.1
-    validation_size: float = 0.05
-    seed: int = 0
-    max_test_queries: int | None = None
-    max_train_queries: int | None = None
-
-
-@dataclass
-class DatasetSpec:
-    """A data set: tools, labelled queries and their split.
-
-    Attributes:
-        tools: ``starter``, ``bundle:NAME`` (with ``folder``), or a tool source below ``data_root``.
-        folder: Folder of a bundle below ``data_root``.
-        options: Options of the bundle.
-        format: Reader of the tools; default: found from the content.
-        on_error: ``raise`` stops at the first bad row, ``skip`` counts it.
-        queries: For tools given by path: name of a split -> file or files of queries below ``data_root``.
-        query_format: Reader of the queries; default: found from the content.
-        unknown_labels: What happens to a label that is no tool: ``raise``, or ``drop`` it, and the query with its last
-            one; counted.
-        trajectories: Training trajectories: ``starter``, or a file or folder below ``data_root``.
-        unknown_tools: What becomes of trajectories that call tools outside the catalogue: ``raise`` or ``skip``.
-        split: The split.
-        train: With ``split.by: given``: the source's splits to train on (``*`` at the end stands for any end).
-        validation: The same for validation; without it, ``split.validation_size`` of the training queries.
-        tests: The same: name of a test set -> the source's splits in it.
-        domains: Test set -> the source's splits whose labels are its domain's tools (setting ``in_domain``); default:
-            the labels of all queries.
-        share_by: What a part of the catalogue is drawn from: single tools (``tool``) or whole providers (``provider``,
-            so that tools used together stay together; paper Appendix E.5).
-    """
-
-    tools: str = "starter"
-    folder: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    format: str | None = None
-    on_error: Literal["raise", "skip"] = "raise"
-    queries: dict[str, Any] = field(default_factory=dict)
-    query_format: str | None = None
-    unknown_labels: Literal["raise", "drop"] = "raise"
-    trajectories: str | None = None
-    unknown_tools: Literal["raise", "skip"] = "raise"
-    split: SplitSpec = field(default_factory=SplitSpec)
-    train: list[str] = field(default_factory=list)
-    validation: list[str] = field(default_factory=list)
-    tests: dict[str, Any] = field(default_factory=dict)
-    domains: dict[str, Any] = field(default_factory=dict)
-    share_by: Literal["tool", "provider"] = "tool"
-
-
-@dataclass
-class BaseSpec:
-    """A base model of the trained systems.
-
-    Attributes:
-        model: ``scratch``, a folder, or a Hub id; ``module:NAME/PATH`` is PATH inside an installed Python package.
-        label: Name in tables; default: the base's key.
-        run: Sections of the run file (:class:`toolscaler.pipeline.RunConfig`) that go with this base.
-    """
-
-    model: str = "scratch"
-    label: str | None = None
-    run: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class SystemSpec:
-    """A system of the comparison.
-
-    Attributes:
-        kind: Name in the registry of systems (:func:`toolscaler.experiments.system_kinds`).
-        label: Name in tables; default: the system's key.
-        options: What the kind takes.
-        run: Sections of the run file that differ from the common ones, for trained systems.
-        parts: Roles -> other systems of the file that this one is made of, for ``hybrid`` and ``fusion``.
-        bases: Only with these bases; default: all, for kinds that have a base.
-        datasets: Only on these data sets; default: all.
-        report: Whether it is a row of the tables; ``false`` for systems that only serve as parts.
-    """
-
-    kind: str = "toolscaler"
-    label: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    run: dict[str, Any] = field(default_factory=dict)
-    parts: dict[str, str] = field(default_factory=dict)
-    bases: list[str] | None = None
-    datasets: list[str] | None = None
-    report: bool = True
-
-
-@dataclass
-class BudgetSpec:
-    """What every trained system may use: the same optimiser steps of the same number of rows.
-
-    Attributes:
-        steps: Optimiser steps of the retrieval stage, and of a trained bi-encoder; default: what ``run`` says.
-        batch: Rows a step; default: what ``run`` says.
-        trajectory_steps: Optimiser steps of the trajectory stage, for systems that have one.
-    """
-
-    steps: int | None = None
-    batch: int | None = None
-    trajectory_steps: int | None = None
-
-
-@dataclass
-class EvaluationSpec:
-    """How systems are measured.
-
-    Attributes:
-        ks: Cut-offs; all systems are cut at the largest.
-        beams: Beam width of generative systems.
-        batch_size: Queries a batch.
-        scores: ``full`` or ``group``.
-        seed: Seed of intervals and tests.
-        resamples: Resamples of intervals.
-        threads: Threads of a job; default: the environment's.
-    """
-
-    ks: list[int] = field(default_factory=lambda: [1, 3, 5])
-    beams: int = 10
-    batch_size: int = 32
-    scores: Literal["full", "group"] = "full"
-    seed: int = 0
-    resamples: int = 2000
-    threads: int | None = None
-
-
-@dataclass
-class ReportSpec:
-    """What the tables look like.
-
-    Attributes:
-        title: Heading.
-        metrics: Columns; default: NDCG at every cut-off.
-        blocks: Test sets side by side, one table a block (the paper's I1 I2 I3, then Tool. and Cat.); default: one
-            table a data set.
-        baseline: System that all others are compared with; default: the first.
-        figures: Any of ``ablation`` (Fig. 2), ``subtokens`` (Fig. 3) and ``shares`` (Fig. 4).
-    """
-
-    title: str = ""
-    metrics: list[str] = field(default_factory=list)
-    blocks: list[list[str]] = field(default_factory=list)
-    baseline: str | None = None
-    figures: list[Literal["ablation", "subtokens", "shares"]] = field(default_factory=list)
 
 
 @dataclass
@@ -194,12 +37,12 @@ class ExperimentConfig:
         name: Name of the report; the file's name by default.
         output_dir: Folder of jobs and reports. Files that name the same folder share jobs.
         data_root: Folder of the data; ``${NAME}`` stands for an environment variable.
-        datasets, systems, bases: Name -> specification.
+        datasets, systems, bases: Name -> specification. A data set whose value is null is left out.
         seeds: Training seeds. Systems without chance run once.
-        settings: ``multi_domain`` and ``in_domain``.
+        settings: ``multi_domain`` and ``in_domain``; for tool calling ``given`` and ``retrieval``.
         shares: Parts of the catalogue, 1 for all of it.
         task: ``retrieval``, or ``tool_calling`` (paper Tables 2, 4, 8 and 11).
-        budget, evaluation, report: See their classes.
+        budget, evaluation, chat, calling, report: See their classes.
         run: Sections of the run file that all trained systems share.
     """
 
@@ -215,6 +58,8 @@ class ExperimentConfig:
     task: Literal["retrieval", "tool_calling"] = "retrieval"
     budget: BudgetSpec = field(default_factory=BudgetSpec)
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
+    chat: ChatSpec = field(default_factory=ChatSpec)
+    calling: CallingSpec = field(default_factory=CallingSpec)
     report: ReportSpec = field(default_factory=ReportSpec)
     run: dict[str, Any] = field(default_factory=dict)
 
@@ -230,16 +75,19 @@ class ExperimentConfig:
             ConfigError: A key is unknown (the nearest one is named), a value is not allowed, or a name leads nowhere.
         """
         plain = _expanded(dict(data), "")
-        named = {
-            "datasets": _named(DatasetSpec, plain.pop("datasets", None), "datasets"),
-            "systems": _named(SystemSpec, plain.pop("systems", None), "systems"),
-            "bases": _named(BaseSpec, plain.pop("bases", None), "bases"),
-        }
+        if plain.get("task") == "tool_calling":
+            plain.setdefault("settings", ["retrieval"])
+        chosen = plain.pop("datasets", None)
+        if isinstance(chosen, Mapping):
+            chosen = {name: value for name, value in chosen.items() if value is not None}
+        datasets = _named(DatasetSpec, chosen, "datasets")
+        systems = _named(SystemSpec, plain.pop("systems", None), "systems")
+        bases = _named(BaseSpec, plain.pop("bases", None), "bases")
+        for spec in datasets.values():
+            for key in ("queries", "tests", "domains"):  # a file that extends another one takes names out with null
+                setattr(spec, key, {name: value for name, value in getattr(spec, key).items() if value is not None})
         config = build_section(cls, plain, "")
-        for key, value in named.items():
-            setattr(config, key, value)
-        if not config.bases:
-            config.bases = {"scratch": BaseSpec()}
+        config.datasets, config.systems, config.bases = datasets, systems, bases or {"scratch": BaseSpec()}
         check_config(config)
         return config
 
@@ -282,8 +130,10 @@ def check_config(config: ExperimentConfig) -> None:
         _known(f"systems.{name}.datasets", system.datasets, config.datasets)
         _known(f"systems.{name}.parts", list(system.parts.values()), config.systems)
     _acyclic(config.systems)
-    if config.report.baseline is not None:
-        _known("report.baseline", [config.report.baseline], config.systems)
+    for key, wanted in (("report.baseline", config.report.baseline), ("calling.reference", config.calling.reference)):
+        _known(key, [] if wanted is None else [wanted], config.systems)
+    if config.task == "tool_calling":
+        _check_calling(config)
 
 
 def _check_numbers(config: ExperimentConfig) -> None:
@@ -293,6 +143,10 @@ def _check_numbers(config: ExperimentConfig) -> None:
     for key, values in (("seeds", config.seeds), ("settings", config.settings), ("shares", config.shares)):
         if len(set(values)) < len(values):
             raise ConfigError(key, list(values), "each once")
+    for setting in config.settings:
+        if setting not in SETTINGS[config.task]:
+            expected = f"{' and '.join(SETTINGS[config.task])} with the task {config.task}"
+            raise ConfigError("settings", setting, expected)
     for share in config.shares:
         if not 0 < share <= 1:
             raise ConfigError("shares", share, "a part of the catalogue above 0, at most 1")
@@ -301,6 +155,16 @@ def _check_numbers(config: ExperimentConfig) -> None:
     for key in ("beams", "batch_size"):
         if getattr(config.evaluation, key) < 1:
             raise ConfigError(f"evaluation.{key}", getattr(config.evaluation, key), "a whole number above zero")
+
+
+def _check_calling(config: ExperimentConfig) -> None:
+    if config.calling.executor == "stabletoolbench" and not config.calling.server:
+        raise ConfigError("calling.server", "", "the URL of a StableToolBench server's /virtual")
+    if not config.chat.base_url or not (config.calling.judge or config.chat.model):
+        raise ConfigError("chat.base_url", config.chat.base_url, "the endpoint of the judge, and its model")
+    for key in ("top_k", "samples"):
+        if getattr(config.calling, key) < 1:
+            raise ConfigError(f"calling.{key}", getattr(config.calling, key), "a whole number above zero")
 
 
 def _check_dataset(name: str, spec: DatasetSpec) -> None:

@@ -19,7 +19,8 @@ from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
 from toolscaler.data.splits import split_queries, text_key
 from toolscaler.errors import ConfigError, DataError
-from toolscaler.experiments.config import DatasetSpec, SplitSpec, patterns, test_set_names
+from toolscaler.experiments.config import patterns, test_set_names
+from toolscaler.experiments.specs import DatasetSpec, SplitSpec
 
 # Kept where there are no validation queries: the stages want a part to report on, and it must not be a test set.
 _MONITORED = 50

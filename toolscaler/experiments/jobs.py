@@ -1,12 +1,13 @@
 """A grid goes in, its jobs come out: each with a fingerprint of all that its result depends on.
 
-Four kinds of jobs, in the order in which they need each other:
+Kinds of jobs, in the order in which they need each other:
 
 - ``data``: reads and splits a data set (once for a data set and a part of its catalogue);
 - ``prepare``: what trained systems share: the base and, for systems that start from gists, the trained compressor and
   the gist embeddings (once for a data set, base and seed);
 - ``train``: trains one system;
-- ``evaluate``: measures one system in one setting on every test set.
+- ``evaluate``: measures one system in one setting on every test set;
+- ``answer`` and ``judge``, for tool calling: an agent works on every test query, and a judge reads its answers.
 
 Jobs whose fingerprints agree are one job, inside a file and between files that name the same folder.
 """
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolscaler.errors import ConfigError
-from toolscaler.experiments.config import BaseSpec, ExperimentConfig, SystemSpec, merged
+from toolscaler.experiments.config import ExperimentConfig, merged
 from toolscaler.experiments.datasets import source_digest
 from toolscaler.experiments.models import find_model
+from toolscaler.experiments.specs import BaseSpec, SystemSpec
+from toolscaler.experiments.stages import calls_tools, last_stage
 from toolscaler.experiments.systems import SystemKind, find_system
 from toolscaler.pipeline.config import RunConfig
 from toolscaler.pipeline.manifest import fingerprint
@@ -30,7 +33,7 @@ from toolscaler.pipeline.manifest import fingerprint
 FORMAT_VERSION = 1
 _MARK = 16
 
-JobKind = Literal["data", "prepare", "train", "evaluate"]
+JobKind = Literal["data", "prepare", "train", "evaluate", "answer", "judge"]
 #: Sections of a run file that the shared stages read.
 _SHARED_SECTIONS = ("seed", "base", "compression")
 
@@ -81,7 +84,7 @@ def job_name(kind: str, mark: str) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One row's worth of results: an evaluate job and its place in the grid.
+    """One row's worth of results: an evaluate or judge job and its place in the grid.
 
     Attributes:
         job: The job.
@@ -103,7 +106,7 @@ class Plan:
 
     Attributes:
         jobs: Every job once, those that are needed first.
-        rows: The evaluate jobs with their places in the grid.
+        rows: The evaluate (or judge) jobs with their places in the grid.
     """
 
     jobs: Sequence[Job]
@@ -133,6 +136,8 @@ class Planner:
         for key in ("folder", *(("tools",) if not _named(spec.tools) else ())):
             plain.pop(key)
         plain["queries"] = list(spec.queries)
+        if spec.trajectories not in (None, "starter"):
+            plain["trajectories"] = "given"
         places = {"data_root": str(self.root.absolute()), "dataset": dataset}
         labels = {"dataset": dataset, **({} if share == 1 else {"share": share})}
         return self.add(
@@ -162,27 +167,49 @@ class Planner:
         plain = RunConfig.from_dict(layers).to_dict()
         return {key: value for key, value in plain.items() if key not in ("output_dir", "data", "evaluation")}
 
-    def train(self, name: str, dataset: str, base: str, seed: int, share: float) -> Job:
-        """The job that trains a system, with those before it."""
+    def train(self, name: str, dataset: str, base: str, seed: int, share: float, stage: str | None = None) -> Job:
+        """The job that trains a system, with those before it; ``stage`` replaces where the system's options end it."""
         config, system = self.config, self.config.systems[name]
         kind, data = find_system(system.kind), self.data(dataset, share)
         spec: dict[str, Any] = {"kind": system.kind, "options": _model_identities(kind, system.options)}
-        places = {"base": find_model(config.bases[base].model).location, **_model_places(kind, system.options)}
+        model = find_model(config.bases[base].model)
+        places = {"base": model.location, **_model_places(kind, system.options)}
         needs = {"data": data.fingerprint}
         labels = {"dataset": dataset, "base": base, "seed": seed, **({} if share == 1 else {"share": share})}
         if kind.pipeline:
             sections = self.run_sections(system, config.bases[base], seed, kind)
-            shared = {key: sections[key] for key in _SHARED_SECTIONS if key != "compression" or kind.gists}
-            until = "encode" if kind.gists else "base"
-            shared["with_trajectories"] = config.datasets[dataset].trajectories is not None
-            prepare = Job("prepare", {"run": shared, "until": until}, dict(needs), {"base": places["base"]}, labels)
-            needs["prepare"] = self.add(prepare).fingerprint
-            spec["run"] = sections
+            given = config.datasets[dataset].trajectories is not None
+            ends = last_stage(stage or str(system.options.get("stage", "last")), given)
+            # Strategies whose sequences have several lengths make no agents, and cannot read trajectories.
+            read = given and (ends == "trajectory" or calls_tools(sections))
+            spec = {"kind": system.kind, "options": {"stage": ends}, "run": sections, "trajectories": read}
+            if ends == "trajectory":
+                needs["before.train"] = self.train(name, dataset, base, seed, share, "retrieval").fingerprint
+                labels["stage"] = ends
+            else:
+                needs["prepare"] = self._shared(sections, kind.gists, read, needs, places, labels)
         else:
-            spec["budget"] = asdict(config.budget)
-            spec["seed"] = seed
-            spec["base"] = find_model(config.bases[base].model).identity
+            spec.update(budget=asdict(config.budget), seed=seed, base=model.identity)
+            if model.identity == "scratch":  # then the base is one that has to be made
+                sections = self.run_sections(SystemSpec(), config.bases[base], seed, kind)
+                needs["prepare"] = self._shared(sections, False, False, needs, places, labels)
         return self.add(Job("train", spec, needs, places, {"system": name, **labels}))
+
+    def _shared(
+        self,
+        sections: Mapping[str, Any],
+        gists: bool,
+        trajectories: bool,
+        needs: Mapping[str, str],
+        places: Mapping[str, str],
+        labels: Mapping[str, Any],
+    ) -> str:
+        """Add the job of the stages that systems share; gives its fingerprint."""
+        shared = {key: sections[key] for key in _SHARED_SECTIONS if gists or key != "compression"}
+        # Trajectories matter to a base that is made from its texts, and to no other.
+        read = trajectories and shared["base"]["model"] == "scratch"
+        spec = {"run": shared, "until": "encode" if gists else "base", "trajectories": read}
+        return self.add(Job("prepare", spec, dict(needs), {"base": places["base"]}, dict(labels))).fingerprint
 
     def resolved(
         self, name: str, dataset: str, base: str | None, seed: int | None, share: float
@@ -195,8 +222,15 @@ class Planner:
         places = {f"{key}": value for key, value in _model_places(kind, system.options).items()}
         if kind.train is not None and base is not None:
             needs["train"] = self.train(name, dataset, base, seed or 0, share).fingerprint
+        if kind.pipeline:
+            spec["options"] = {}  # the train job has them
         if kind.uses_seed and seed is not None:
             spec["seed"] = seed
+        if kind.chat:
+            told, where = self.chat(system)
+            spec["options"] = {key: value for key, value in spec["options"].items() if key not in CHAT_OPTIONS}
+            spec["chat"] = told
+            places.update(where)
         for role, part in system.parts.items():
             inner, part_needs, part_places = self.resolved(part, dataset, base, seed, share)
             spec.setdefault("parts", {})[role] = inner
@@ -214,15 +248,69 @@ class Planner:
             settings.pop(key)
         spec = {"system": system, "setting": setting, "evaluation": settings, "task": self.config.task}
         needs = {"data": self.data(dataset, share).fingerprint, **needs}
-        labels = {
-            "dataset": dataset,
-            "system": name,
-            **({} if base is None else {"base": base}),
-            **({} if seed is None else {"seed": seed}),
-            **({} if share == 1 else {"share": share}),
-            **({} if setting == "multi_domain" else {"setting": setting}),
-        }
+        labels = _labels(dataset, name, base, seed, share, setting)
         return self.add(Job("evaluate", spec, needs, places, labels))
+
+    def chat(self, system: SystemSpec | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+        """Give the chat model of the grid, as a system's options change it: what it is, and where.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        common, own = self.config.chat, {} if system is None else system.options
+        model, base_url = own.get("model", common.model), own.get("base_url", common.base_url)
+        if not model or not base_url:
+            raise ConfigError("chat", {"base_url": base_url, "model": model}, "an endpoint and the name of its model")
+        key = own.get("api_key_env", common.api_key_env)
+        return {"model": model, "options": dict(common.options)}, {"base_url": base_url, "api_key_env": key}
+
+    def answer(self, name: str, dataset: str, base: str | None, seed: int | None, share: float, setting: str) -> Job:
+        """The job in which a system's agent works on the test queries, with those before it."""
+        kind, calling = find_system(self.config.systems[name].kind), self.config.calling
+        if kind.planner is None:
+            raise ConfigError(f"systems.{name}.kind", kind.name, "a kind of system that calls tools")
+        system, needs, places = self.resolved(name, dataset, base, seed, share)
+        told = {"executor": calling.executor, "agent": calling.agent, "top_k": calling.top_k}
+        needs = {"data": self.data(dataset, share).fingerprint, **needs}
+        places = {**places, "server": calling.server, "server_key_env": calling.server_key_env}
+        labels = _labels(dataset, name, base, seed, share, setting)
+        return self.add(Job("answer", {"system": system, "setting": setting, "calling": told}, needs, places, labels))
+
+    def judge(self, name: str, dataset: str, base: str | None, seed: int | None, share: float, setting: str) -> Job:
+        """The job in which a judge reads a system's answers, with those before it."""
+        config, calling = self.config, self.config.calling
+        chat, places = self.chat()
+        judge = {**chat, "model": calling.judge or chat["model"], "samples": calling.samples}
+        answered = self.answer(name, dataset, base, seed, share, setting)
+        needs = {"data": answered.needs["data"], "answer": answered.fingerprint}
+        if calling.reference is not None:
+            chance = seed if uses(config, calling.reference, "uses_seed") else None
+            model = base if uses(config, calling.reference, "uses_base") else None
+            other = self.answer(calling.reference, dataset, model, chance, share, "given").fingerprint
+            if other != answered.fingerprint:
+                needs["reference.answer"] = other
+        spec = {
+            "judge": judge,
+            "setting": setting,
+            "seed": config.evaluation.seed,
+            "resamples": config.evaluation.resamples,
+        }
+        return self.add(Job("judge", spec, needs, places, _labels(dataset, name, base, seed, share, setting)))
+
+
+#: Options of systems that ask a chat model: which one, where the grid's own is not meant.
+CHAT_OPTIONS = ("model", "base_url", "api_key_env")
+
+
+def _labels(dataset: str, name: str, base: str | None, seed: int | None, share: float, setting: str) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "system": name,
+        **({} if base is None else {"base": base}),
+        **({} if seed is None else {"seed": seed}),
+        **({} if share == 1 else {"share": share}),
+        **({} if setting == "multi_domain" else {"setting": setting}),
+    }
 
 
 def _named(tools: str) -> bool:
@@ -282,7 +370,8 @@ def _rows(planner: Planner, dataset: str, name: str, seed: int, share: float) ->
     found = []
     for base in bases:
         for setting in config.settings:
-            job = planner.evaluate(name, dataset, base, own_seed, share, setting)
+            plan = planner.judge if config.task == "tool_calling" else planner.evaluate
+            job = plan(name, dataset, base, own_seed, share, setting)
             found.append(Row(job, dataset, name, base, own_seed, share, setting))
     return found
 
@@ -299,7 +388,7 @@ def _ordered(jobs: Mapping[str, Job]) -> list[Job]:
         done[mark] = jobs[mark]
 
     for mark, job in jobs.items():
-        if job.kind == "evaluate":
+        if job.kind in ("evaluate", "judge"):
             visit(mark)
     for mark in jobs:
         visit(mark)

@@ -19,7 +19,12 @@ from toolscaler.experiments.results import RowResult, column_name, columns_of, c
 if TYPE_CHECKING:
     from toolscaler.evaluation.comparison_table import ComparedValue, ComparisonTable
 
-_SETTINGS = {"multi_domain": "Multi-domain", "in_domain": "In-domain"}
+_SETTINGS = {
+    "multi_domain": "Multi-domain",
+    "in_domain": "In-domain",
+    "given": "Given tools",
+    "retrieval": "Retrieved tools",
+}
 _NONE = "–"
 
 
@@ -44,7 +49,7 @@ def write_report(config: ExperimentConfig, plan: Plan) -> Path:
     if not results:
         raise EvaluationError("expected at least one finished evaluation, found none; run the experiment first")
     folder = Path(config.output_dir).absolute() / "reports" / config.name
-    metrics = list(config.report.metrics) or [f"ndcg@{k}" for k in sorted(set(config.evaluation.ks))]
+    metrics = table_metrics(config)
     text = [f"# {config.report.title or config.name}\n"]
     lines: list[list[Any]] = []
     for (setting, share), rows in groups(results).items():
@@ -67,6 +72,15 @@ def write_report(config: ExperimentConfig, plan: Plan) -> Path:
     return folder
 
 
+def table_metrics(config: ExperimentConfig) -> list[str]:
+    """Give the metrics that are columns."""
+    if config.report.metrics:
+        return list(config.report.metrics)
+    if config.task == "tool_calling":
+        return ["sopr", *(["sowr"] if config.calling.reference is not None else [])]
+    return [f"ndcg@{k}" for k in sorted(set(config.evaluation.ks))]
+
+
 def compare(config: ExperimentConfig, rows: Sequence[RowResult], metrics: Sequence[str]) -> ComparisonTable:
     """Compare the rows of one setting and part of the catalogue with the baseline; Holm over the whole table."""
     from toolscaler.evaluation.comparison import compare_systems
@@ -81,8 +95,9 @@ def compare(config: ExperimentConfig, rows: Sequence[RowResult], metrics: Sequen
         own = facts.setdefault(result.label, {"catalogue": "/".join(map(str, sizes))})
         if beams is not None:
             own["beams"] = beams
-        if result.row.seed is not None:
-            own["seeds"] = ", ".join(filter(None, [str(own.get("seeds", "")), str(result.row.seed)]))
+        seeds = sorted({other.row.seed for other in rows if other.label == result.label and other.row.seed is not None})
+        if seeds:
+            own["seeds"] = ", ".join(map(str, seeds))
     order = {label: values[label] for label in dict.fromkeys(result.label for result in rows)}
     return compare_systems(
         order,
@@ -176,9 +191,11 @@ def _what(config: ExperimentConfig, results: Sequence[RowResult], plan: Plan) ->
     lines.append(f"- Seeds: {', '.join(map(str, seeds)) or 'none'}; device: {', '.join(devices)}.")
     if commits:
         lines.append(f"- Commit: {', '.join(commits)}.")
-    lines.append(
-        f"- Rankings are cut at {max(config.evaluation.ks)}; generative systems: {config.evaluation.beams} beams."
-    )
+    if config.task == "tool_calling":
+        lines.append(_judged(results))
+    else:
+        cut, beams = max(config.evaluation.ks), config.evaluation.beams
+        lines.append(f"- Rankings are cut at {cut}; generative systems: {beams} beams.")
     for dataset, facts in _splits(results).items():
         lines.append(f"- {dataset}: {facts}")
     if missing:
@@ -187,6 +204,17 @@ def _what(config: ExperimentConfig, results: Sequence[RowResult], plan: Plan) ->
             failure = read_failure(root, row.job)
             lines.append(f"  - {row.job.title}{'' if failure is None else ': ' + str(failure['error'])}")
     return "\n".join(lines) + "\n"
+
+
+def _judged(results: Sequence[RowResult]) -> str:
+    """Name the judges and what they were asked, and count what they did not decide."""
+    told = {
+        f"{told['judge']} (prompts {str(told['prompt_sha256'])[:8]}, samples {told['samples']})"
+        for result in results
+        for entry in result.result["tests"].values()
+        for told in (rate["judge"] for rate in entry["rates"].values())
+    }
+    return f"- Judge: {'; '.join(sorted(told))}. A missing answer is a failure; win rates count both orders, ties half."
 
 
 def _splits(results: Sequence[RowResult]) -> dict[str, str]:
@@ -221,8 +249,8 @@ def csv_lines(setting: str, share: float, table: ComparisonTable) -> list[list[A
 
 
 _COST_FIELDS = (
-    *("steps", "examples", "tokens", "trainable_parameters", "parameters", "train_seconds", "seconds_per_query"),
-    *("peak_rss_bytes", "peak_cuda_bytes"),
+    *("steps", "examples", "tokens", "trainable_parameters", "parameters", "train_seconds", "train_cpu_seconds"),
+    *("seconds_per_query", "peak_rss_bytes", "peak_cuda_bytes"),
 )
 _COST_HEAD = ["system", "dataset", "seed", "share", "setting", *_COST_FIELDS]
 
@@ -244,8 +272,9 @@ def _costs_table(lines: Sequence[Sequence[Any]]) -> str:
     for line in lines:
         grouped.setdefault((line[0], line[1]), []).append(line)
     text = [
-        "| | data | steps | examples | tokens | trained parameters | train, s | a query, ms | memory, MB | GPU, MB |",
-        "|---|---|" + "---:|" * 8,
+        "| | data | steps | examples | tokens | trained parameters | train, s | train, CPU s | a query, ms "
+        "| memory, MB | GPU, MB |",
+        "|---|---|" + "---:|" * 9,
     ]
     for (label, dataset), rows in grouped.items():
         means: Mapping[str, float | None] = {
@@ -257,6 +286,7 @@ def _costs_table(lines: Sequence[Sequence[Any]]) -> str:
             _number(means["tokens"]),
             _number(means["trainable_parameters"]),
             _number(means["train_seconds"]),
+            _number(means["train_cpu_seconds"]),
             _number(means["seconds_per_query"], 1000, 2),
             _number(means["peak_rss_bytes"], 1e-6),
             _number(means["peak_cuda_bytes"] or None, 1e-6),

@@ -144,7 +144,7 @@ def cost_of(result: RowResult) -> dict[str, Any]:
     """Sum what a row cost: its own job and those before it, the data job apart.
 
     Returns:
-        ``train_seconds`` (of all train and prepare jobs), ``seconds_per_query``, ``peak_rss_bytes``,
+        ``train_seconds`` and ``train_cpu_seconds`` (of all jobs before it), ``seconds_per_query``, ``peak_rss_bytes``,
         ``peak_cuda_bytes`` (the largest of all), ``steps``, ``examples``, ``tokens``, ``trainable_parameters`` and
         ``parameters`` where they are known.
     """
@@ -165,6 +165,7 @@ def cost_of(result: RowResult) -> dict[str, Any]:
     return {
         **kept,
         "train_seconds": round(sum(record["seconds"] for record in unique.values()), 1),
+        "train_cpu_seconds": round(sum(record["cpu_seconds"] for record in unique.values()), 1),
         "seconds_per_query": result.record["facts"].get("seconds_per_query"),
         "peak_rss_bytes": max(record["peak_rss_bytes"] for record in records),
         "peak_cuda_bytes": max(record["peak_cuda_bytes"] for record in records),

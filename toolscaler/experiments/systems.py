@@ -19,11 +19,13 @@ from toolscaler.errors import ConfigError
 from toolscaler.experiments.datasets import DatasetFolder
 
 if TYPE_CHECKING:
+    from toolscaler.agent.executors.base import ToolExecutor
+    from toolscaler.agent.planning import Planner
     from toolscaler.evaluation.retrieval import Retriever
-    from toolscaler.experiments.config import SystemSpec
+    from toolscaler.experiments.specs import SystemSpec
 
 # Modules that register the built-in kinds.
-_BUILT_IN = ("toolscaler.experiments.baselines", "toolscaler.experiments.trained", "toolscaler.experiments.combined")
+_BUILT_IN = tuple(f"toolscaler.experiments.{name}" for name in ("baselines", "trained", "combined", "chat"))
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,7 @@ class JobContext:
         Raises:
             ConfigError: There is no part of this role.
         """
-        part = self.part(role)
-        return find_system(str(part.spec["kind"])).load(part)
+        return load_system(self.part(role))
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ class SystemKind:
 
     Attributes:
         name: What an experiment file calls it.
-        load: Makes the retriever in an evaluate job.
+        load: Makes the retriever in an evaluate job; ``None``: it ranks no tools.
+        planner: Makes the agent's planner in an answer job, from the setting and the tools that can run; ``None``: it
+            calls no tools.
         train: Trains it in a train job, which comes first; gives facts for the record (``steps``, ``examples``,
             ``tokens``, ``trainable_parameters``). Must be resumable: a killed job runs it again in the same folder.
         uses_base: Whether it is made from a base model.
@@ -116,12 +119,13 @@ class SystemKind:
         run: Sections of the run file that belong to the kind.
         options: Names of the options it takes.
         model_options: Those of them that name a model.
+        chat: Whether it asks the chat model of the grid.
         roles: Parts that it must have; ``None``: any number, of any name.
         sections_of: Options -> further sections of the run file.
     """
 
     name: str
-    load: Callable[[JobContext], LoadedSystem]
+    load: Callable[[JobContext], LoadedSystem] | None
     train: Callable[[JobContext], Mapping[str, Any]] | None = None
     uses_base: bool = False
     uses_seed: bool = False
@@ -130,6 +134,8 @@ class SystemKind:
     run: Mapping[str, Any] = field(default_factory=dict)
     options: Sequence[str] = ()
     model_options: Sequence[str] = ()
+    chat: bool = False
+    planner: Callable[[JobContext, str, ToolExecutor], Planner] | None = None
     roles: Sequence[str] | None = ()
     sections_of: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
@@ -193,6 +199,18 @@ def find_system(name: str) -> SystemKind:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ConfigError("kind", name, f"one of {', '.join(kinds)}{hint}")
     return kinds[name]
+
+
+def load_system(context: JobContext) -> LoadedSystem:
+    """Make the retriever of a system.
+
+    Raises:
+        ConfigError: Its kind ranks no tools.
+    """
+    kind = find_system(str(context.spec["kind"]))
+    if kind.load is None:
+        raise ConfigError("kind", kind.name, "a kind of system that ranks tools")
+    return kind.load(context)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from toolscaler._files import atomic_folder, read_json, write_json, write_text
 from toolscaler.errors import ConfigError
-from toolscaler.experiments.config import DatasetSpec
 from toolscaler.experiments.datasets import DatasetFolder, make_dataset
 from toolscaler.experiments.jobs import Job, job_name
-from toolscaler.experiments.systems import JobContext, find_system
+from toolscaler.experiments.specs import DatasetSpec
+from toolscaler.experiments.systems import JobContext, find_system, load_system
 from toolscaler.pipeline.config import build_section
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ JOB_FILE, OUTCOME_FILE, RECORD_FILE, FAILURE_FILE, LOG_FILE, OUTPUT = (
     *("job.json", "outcome.json", "record.json", "failure.json", "log.txt", "out"),
 )
 _SCORE_DIGITS = 6
+_WATCH_SECONDS = 1.0
 
 
 def read_job(folder: Path) -> Job:
@@ -50,11 +52,13 @@ def execute(folder: Path) -> dict[str, Any]:
         folder: The job's folder, relative to the current one.
 
     Returns:
-        What the record says of it: ``facts``, ``seconds``, ``device``, ``threads``, ``peak_cuda_bytes``.
+        What the record says of it: ``facts``, ``seconds``, ``cpu_seconds``, ``device``, ``threads``,
+        ``peak_rss_bytes``, ``peak_cuda_bytes``.
     """
-    job, started = read_job(folder), time.monotonic()
+    job, started, busy = read_job(folder), time.monotonic(), time.process_time()
     facts = _WORK[job.kind](job, folder)
-    outcome = {"facts": facts, "seconds": round(time.monotonic() - started, 3), **machine()}
+    seconds, cpu = time.monotonic() - started, time.process_time() - busy
+    outcome = {"facts": facts, "seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), **machine()}
     write_json(folder / OUTCOME_FILE, outcome)
     return outcome
 
@@ -115,7 +119,7 @@ def _evaluate(job: Job, folder: Path) -> dict[str, Any]:
     from toolscaler.evaluation.retrieval import ToolRetrievalEvaluator
 
     context = _context(job, folder, job.spec["system"], _needs(job))
-    loaded = find_system(str(context.spec["kind"])).load(context)
+    loaded = load_system(context)
     settings, data = job.spec["evaluation"], context.data
     trained = {tool for query in data.queries("train") for tool in query.tools}
     results: dict[str, Any] = {}
@@ -166,7 +170,27 @@ def query_lines(test: str, result: EvaluationResult, queries: Sequence[ToolQuery
     return lines
 
 
-_WORK = {"data": _data, "prepare": _prepare, "train": _train, "evaluate": _evaluate}
+def _answer(job: Job, folder: Path) -> dict[str, Any]:
+    from toolscaler.experiments.calling import answer_queries
+
+    context = _context(job, folder, job.spec["system"], _needs(job))
+    return answer_queries(context, str(job.spec["setting"]), job.spec["calling"], folder / OUTPUT)
+
+
+def _judge(job: Job, folder: Path) -> dict[str, Any]:
+    from toolscaler.experiments.calling import judge_answers
+
+    return judge_answers(job.spec, job.places, _needs(job), folder / OUTPUT)
+
+
+_WORK = {
+    "data": _data,
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "answer": _answer,
+    "judge": _judge,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -174,7 +198,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     if len(words) != 1:
         raise ConfigError("worker", words, "the folder of one job")
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     execute(Path(words[0]))
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when the one that started it is gone, however that ended; another run takes the job then."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
 
 
 if __name__ == "__main__":

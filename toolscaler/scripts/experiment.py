@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,9 @@ def _dry_run(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
 def _run(config: ExperimentConfig, arguments: argparse.Namespace) -> None:
     from toolscaler.experiments.estimate import show_seconds
     from toolscaler.experiments.runner import run_experiment
+
+    # Leaving in the ordinary way ends the job that is running, and with it all its processes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     def tell(job: Job, state: str, record: dict[str, Any]) -> None:
         if state == "start":
