@@ -1,4 +1,4 @@
-"""Kill changes of a catalogue at random moments: ``kills.py FOLDER COUNT``. Prints a report as JSON."""
+"""Kill changes of a catalogue at random moments: ``kills.py COUNT [ARTEFACT]``. Prints a report as JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -56,7 +57,11 @@ def kill_child(folder: Path, number: int, seconds: float) -> bool:
 
 
 def main() -> None:
-    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork knows one thread
+    count, scratch = int(sys.argv[1]), tempfile.TemporaryDirectory()
+    folder = Path(scratch.name) / "artefact" if len(sys.argv) < 3 else Path(sys.argv[2])
+    if len(sys.argv) < 3:
+        parts.make_artefact(folder, with_compressor=False)
     draw = random.Random(0)
     begun = time.monotonic()
     kill_child(folder, 0, 60.0)

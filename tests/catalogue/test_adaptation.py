@@ -32,6 +32,24 @@ def test_rows_are_of_added_tools_and_as_many_rehearsed(parts):
     assert (rows, rehearsed) == again
 
 
+def test_the_command_adapts_and_says_what_was_forgotten(folder, parts, tmp_path, capsys):
+    import json
+
+    from toolscaler.cli import main
+
+    path = tmp_path / "old.jsonl"
+    rows = [{"query": query.text, "tools": list(query.tools)} for query in old_queries(parts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ToolCatalogue.open(folder).add(parts.extra_documents(2), embeddings=parts.gists(2))
+    words = ["tools", "adapt", str(folder), "--rehearsal", str(path), "--check_old", str(path), "--epochs", "1"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "tools 2, rows" in out
+    assert "ndcg@1 of old tools, after" in out
+    assert "n = 32" in out
+    assert ToolCatalogue.open(folder).log[-1].verb == "adapt"
+
+
 def test_a_model_is_adapted_in_one_step_and_its_forgetting_measured(catalogue, parts, tmp_path):
     from toolscaler.training.retrieval import RetrievalConfig
 

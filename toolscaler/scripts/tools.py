@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import random
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -55,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     log = verb("log", _log, "list the changes")
     log.add_argument("--tools", action="store_true", help="with the tools of each change")
     _check_verb(verb)
+    _adapt_verb(verb)
     pull = verb("pull", _pull, "copy a published artefact into a folder of your own")
     pull.add_argument("folder", help="where to; it must not exist")
     pull.add_argument("--revision", help="branch, tag or commit")
@@ -95,6 +97,19 @@ def _check_verb(verb: Callable[..., argparse.ArgumentParser]) -> None:
     check.add_argument("--num_beams", type=int, help="beam width")
     check.add_argument("--per_tool", type=int, default=3, help="synthetic queries a tool")
     check.add_argument("--max_old", type=int, default=2000, help="old queries at most")
+
+
+def _adapt_verb(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    adapt = verb("adapt", _adapt, "train the model a little on added tools, with old queries rehearsed")
+    adapt.add_argument("--rehearsal", required=True, help="labelled queries that the model was trained on")
+    adapt.add_argument("--queries", help="labelled queries for added tools, beside rows made of their documents")
+    adapt.add_argument("--check_queries", help="held-out queries for added tools, to measure before and afterwards")
+    adapt.add_argument("--check_old", help="held-out queries for the others: what is forgotten")
+    adapt.add_argument("--ratio", type=float, default=1.0, help="rehearsal rows for each row of an added tool")
+    adapt.add_argument("--k", type=int, default=5, help="cut-off of recall")
+    adapt.add_argument("--epochs", type=float, help="epochs (default: 3)")
+    adapt.add_argument("--learning_rate", type=float, help="peak learning rate (default: 3e-4)")
+    adapt.add_argument("--note", default="", help="words for the log")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -202,6 +217,39 @@ def _pull(arguments: argparse.Namespace) -> None:
     print(f"{len(catalogue)} tools -> {arguments.folder}")
 
 
+def _adapt(arguments: argparse.Namespace) -> None:
+    import tempfile
+
+    from toolscaler.catalogue.adaptation import default_config
+
+    catalogue = _open(arguments)
+    with tempfile.TemporaryDirectory() as work:
+        config = default_config(work)
+        for key, value in (("num_train_epochs", arguments.epochs), ("learning_rate", arguments.learning_rate)):
+            if value is not None:
+                setattr(config, key, value)
+        done = catalogue.adapt(
+            _queries(arguments.rehearsal, []),
+            queries=_queries(arguments.queries, []),
+            ratio=arguments.ratio,
+            config=config,
+            check_added=_queries(arguments.check_queries, []),
+            check_old=_queries(arguments.check_old, []),
+            k=arguments.k,
+            note=arguments.note,
+        )
+    before = {} if done.before is None else check_rows(done.before)
+    after = {} if done.after is None else check_rows(done.after)
+    facts = {"tools": len(done.tools), "rows": done.rows, "rehearsal": done.rehearsal, "steps": done.steps}
+    if arguments.json:
+        print(json.dumps({**facts, "entry": done.entry.sequence, "before": before, "after": after}))
+        return
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    for name in after:
+        if after[name]["n"] and "before" not in name and "loss" not in name:
+            print(f"{name:<36} {before[name]['mean']:7.4f} -> {after[name]['mean']:7.4f}  n = {after[name]['n']}")
+
+
 def _check(arguments: argparse.Namespace) -> None:
     from toolscaler.catalogue.checking import check_added_tools, synthetic_queries
 
@@ -216,7 +264,9 @@ def _check(arguments: argparse.Namespace) -> None:
     made = synthetic_queries((item for item in documents if item.id in new), arguments.per_tool)
     made_old = synthetic_queries((item for item in documents if item.id not in new), 1)
     queries = _queries(arguments.queries, made)
-    old = _queries(arguments.old_queries, made_old)[: arguments.max_old]
+    old = _queries(arguments.old_queries, made_old)
+    if len(old) > arguments.max_old:  # query files are often sorted by tool
+        old = random.Random(0).sample(old, arguments.max_old)
     options = {} if arguments.num_beams is None else {"num_beams": arguments.num_beams}
     retriever: Any
     if arguments.hybrid is None:
