@@ -60,6 +60,11 @@ def test_the_papers_model_by_hand() -> None:
     # The paper trained it under ZeRO-3 on four GPUs of 80 GB.
     assert fitting(LLAMA_8B, work, 4, 80 * 10**9)[0] == "zero1"
     assert fitting(LLAMA_8B, work, 4, 48 * 10**9)[0] in ("fsdp2", "zero3")
+    # Checkpointing is tried before weights leave the GPU.
+    longer = replace(work, checkpointing=False, rows=2)
+    name, tried, needs = fitting(LLAMA_8B, longer, 4, 80 * 10**9)
+    assert (name, tried.checkpointing) == ("zero1", True)
+    assert needs["zero3"].total < needs["zero1"].total
     assert fitting(LLAMA_8B, work, 1, 80 * 10**9)[0] == "zero3_offload"
     assert fitting(LLAMA_8B, work, 1, 10**9)[0] is None
     activations = need(LLAMA_8B, work, "zero3", 4).activations

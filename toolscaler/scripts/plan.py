@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from toolscaler.errors import ConfigError
-from toolscaler.training.memory import ModelSizes, Need, Workload, fitting, model_sizes, need
+from toolscaler.training.memory import ModelSizes, Workload, fitting, model_sizes
 
 # Tokens of a target of stage 1, and targets a document: the fields of ToolDocument.
 _TARGET_TOKENS, _TARGETS = 64, 4
@@ -57,8 +57,9 @@ def make_plan(arguments: argparse.Namespace) -> dict[str, Any]:
         arguments: Of :func:`make_parser`.
 
     Returns:
-        ``model`` (sizes), ``stages`` (stage -> ``config``, which is ``None`` where nothing fits, ``need`` in bytes a
-        process under it, and ``needs`` of all configurations) and ``disk`` (what is written -> bytes).
+        ``model`` (sizes), ``disk`` and ``main_memory`` (what is written or made -> bytes), and ``stages``: for each
+        ``config`` (``None`` where nothing fits), ``gradient_checkpointing``, ``need`` in bytes a process under both,
+        and ``needs`` under every configuration.
 
     Raises:
         ConfigError: A number is not allowed, or the model has no configuration.
@@ -74,13 +75,16 @@ def make_plan(arguments: argparse.Namespace) -> dict[str, Any]:
     tuned = base.with_rows(code_rows)
     stages = {}
     for name, (sizes, work) in _workloads(arguments, base, tuned, code_rows).items():
-        if name == "encode" or arguments.gpus == 0:  # each process has the whole compressor and its own shards
-            config, needs = _single(sizes, work, arguments)
-        else:
-            config, needs = fitting(sizes, work, arguments.gpus, int(arguments.memory * 1e9))
+        # Encoding shares shards out, not weights: each process has the whole compressor.
+        gpus = min(1, arguments.gpus) if name == "encode" else arguments.gpus
+        config, work, needs = fitting(sizes, work, gpus, int(arguments.memory * 1e9))
         chosen = needs[config] if config else list(needs.values())[-1]
-        all_needs = {key: found.to_dict() for key, found in needs.items()}
-        stages[name] = {"config": config, "need": chosen.to_dict(), "needs": all_needs}
+        stages[name] = {
+            "config": config,
+            "gradient_checkpointing": work.checkpointing,
+            "need": chosen.to_dict(),
+            "needs": {key: found.to_dict() for key, found in needs.items()},
+        }
     embeddings = tools * arguments.num_gist_tokens * base.hidden * 4
     trained = _lora(tuned, code_rows) if arguments.use_lora else tuned.parameters
     return {
@@ -121,7 +125,7 @@ def _workloads(
     guide = _DOCUMENTS_AT_ONCE * arguments.row_tokens
     return {
         "compress": (base, compress),
-        "encode": (base, Workload(1, max(8192, arguments.document_tokens), 0, bf16=bf16, gradients=False)),
+        "encode": (base, Workload(1, max(8192, arguments.document_tokens), 0, bf16=False, gradients=False)),
         "refine": (
             base,
             replace(compress, tokens=compress.tokens + guide // _DOCUMENTS_AT_ONCE, frozen_copies=tuned.parameters),
@@ -146,13 +150,6 @@ def _lora(sizes: ModelSizes, code_rows: int) -> int:
     return _LORA_RANK * sizes.linear_widths + code_rows * sizes.hidden * (1 if sizes.tied else 2)
 
 
-def _single(sizes: ModelSizes, work: Workload, arguments: argparse.Namespace) -> tuple[str | None, Mapping[str, Need]]:
-    """Give the need of one process that holds everything."""
-    name = "cpu" if arguments.gpus == 0 else "single_gpu"
-    found = need(sizes, work, name)
-    return (name if found.total <= arguments.memory * 1e9 else None), {name: found}
-
-
 def _count_tools(source: str) -> int:
     if source.isdecimal():
         if int(source) < 1:
@@ -175,7 +172,7 @@ def _code_rows(arguments: argparse.Namespace, tools: int, hidden: int) -> int:
 
 def _table(plan: Mapping[str, Any], arguments: argparse.Namespace) -> str:
     """Give the plan as text."""
-    place = f"{arguments.gpus} GPUs of {arguments.memory:g} GB" if arguments.gpus else f"a CPU, {arguments.memory:g} GB"
+    place = f"{arguments.gpus} GPU of {arguments.memory:g} GB" if arguments.gpus else f"a CPU, {arguments.memory:g} GB"
     model = plan["model"]
     lines = [
         f"{arguments.model}: {model['parameters']:,} weights, {model['with_codes']:,} with {plan['code_rows']:,} code "
@@ -185,7 +182,9 @@ def _table(plan: Mapping[str, Any], arguments: argparse.Namespace) -> str:
     ]
     for name, stage in plan["stages"].items():
         found = {key: value / 1e9 for key, value in stage["need"].items()}
-        config = stage["config"] or "none fits: a shorter row, fewer rows at once, --use_lora or more GPUs"
+        config = stage["config"] or "none fits: take shorter rows, fewer at once, --use_lora or more GPUs"
+        if stage["config"] and stage["gradient_checkpointing"]:
+            config += ", gradient_checkpointing"
         if found["main_memory"]:
             config += f" (and {found['main_memory']:.1f} GB of main memory a process)"
         lines.append(

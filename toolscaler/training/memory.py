@@ -218,20 +218,27 @@ def need(sizes: ModelSizes, work: Workload, config: str = "single_gpu", processe
     return replace(common, weights=weights + extra, gradients=gradients, optimizer=optimizer)
 
 
-def fitting(sizes: ModelSizes, work: Workload, gpus: int, memory: int) -> tuple[str | None, Mapping[str, Need]]:
-    """Choose the first configuration of :data:`ORDER` that fits.
+def fitting(
+    sizes: ModelSizes, work: Workload, gpus: int, memory: int
+) -> tuple[str | None, Workload, Mapping[str, Need]]:
+    """Choose the first configuration of :data:`ORDER` that fits; gradient checkpointing comes before offloading.
 
     Args:
         sizes: The model, code rows included.
-        work: What is done at once on a GPU.
-        gpus: How many GPUs there are.
-        memory: Bytes of each.
+        work: What is done at once on a process.
+        gpus: How many GPUs there are; 0: a CPU.
+        memory: Bytes of each, or of the machine without GPUs.
 
     Returns:
-        Its name, ``None`` where none fits, and the needs under each configuration that this number of GPUs can use.
+        Its name, ``None`` where none fits; the work, with ``checkpointing`` where that was needed; and the needs under
+        each configuration that this number of GPUs can use.
     """
-    usable = [name for name in ORDER if name != "single_gpu" or gpus == 1]
-    if gpus == 1:
-        usable = ["single_gpu", "zero3_offload"]
-    needs = {name: need(sizes, work, name, gpus) for name in usable}
-    return next((name for name, found in needs.items() if found.total <= memory), None), needs
+    usable = ["cpu"] if gpus == 0 else ["single_gpu", "zero3_offload"] if gpus == 1 else list(ORDER[1:])
+    works = [work] if work.checkpointing or not work.gradients else [work, replace(work, checkpointing=True)]
+    for offloads in (False, True):
+        for tried in works:
+            needs = {name: need(sizes, tried, name, max(1, gpus)) for name in usable}
+            for name, found in needs.items():
+                if name.endswith("_offload") == offloads and found.total <= memory:
+                    return name, tried, needs
+    return None, works[-1], needs
