@@ -156,7 +156,12 @@ def _bfcl_task(row: Mapping[str, Any], category: str, answer: Sequence[Any], ids
     messages = [message for turn in row["question"] for message in turn]
     texts = {role: [m["content"] for m in messages if m["role"] == role] for role in ("system", "user")}
     by_name = {name: id for id, name in names.items()}
-    calls = [ToolCall(by_name[name], _first_accepted(arguments)) for item in answer for name, arguments in item.items()]
+    required = {data["name"]: (data.get("parameters") or {}).get("required") or () for data in row["function"]}
+    calls = [
+        ToolCall(by_name[name], _first_accepted(arguments, required[name]))
+        for item in answer
+        for name, arguments in item.items()
+    ]
     return ToolCallTask(
         row["id"],
         "\n".join(texts["user"]).strip() or "\n".join(str(message["content"]) for message in messages),
@@ -171,12 +176,12 @@ def _bfcl_task(row: Mapping[str, Any], category: str, answer: Sequence[Any], ids
     )
 
 
-def _first_accepted(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the first accepted value of each argument; of one that may be left out and has no other, none."""
+def _first_accepted(arguments: Mapping[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:
+    """Give the first accepted value of each argument; of one that has none but ``""``, that where it is required."""
     found = {}
     for key, values in arguments.items():
         value = next((value for value in values if value != ""), "") if isinstance(values, list) else values
-        if value != "" or (isinstance(values, list) and not values):
+        if value != "" or key in required:
             found[key] = _first_inside(value)
     return found
 
