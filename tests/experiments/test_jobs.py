@@ -33,7 +33,8 @@ def test_shared_work_is_one_job(grid: Grid) -> None:
     found = plan(grid, bases=BASES, seeds=[0, 1], settings=["multi_domain", "in_domain"])
     counts = {kind: len(marks(found, kind)) for kind in ("data", "prepare", "train", "evaluate")}
     # bm25 has neither base nor chance; the other three have 2 bases x 2 seeds; all have 2 settings.
-    assert counts == {"data": 1, "prepare": 4, "train": 8, "evaluate": 2 * (1 + 3 * 4)}
+    # A base made from scratch is a job, and its gists are another.
+    assert counts == {"data": 1, "prepare": 2 * 4, "train": 8, "evaluate": 2 * (1 + 3 * 4)}
     assert len(found.rows) == counts["evaluate"]
 
 
@@ -101,5 +102,5 @@ def test_only_keeps_what_is_asked_and_what_that_needs(grid: Grid) -> None:
     found = plan(grid, seeds=[0, 1])
     kept = chosen(found, ["system=toolscaler", "seed=1"])
     assert [(row.system, row.seed) for row in kept.rows] == [("toolscaler", 1)]
-    assert [job.kind for job in kept.jobs] == ["data", "prepare", "train", "evaluate"]
+    assert [job.kind for job in kept.jobs] == ["data", "prepare", "prepare", "train", "evaluate"]
     assert {row.system for row in chosen(found, ["bm25"]).rows} == {"bm25"}

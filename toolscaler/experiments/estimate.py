@@ -81,7 +81,12 @@ def _records(folder: Path) -> Iterator[_Known]:
 
 def _alike(config: ExperimentConfig, job: Job, records: list[_Known]) -> list[_Known]:
     """Give the records that are most like a job: of the same labels, else of fewer and fewer of them."""
-    same = [item for item in records if item.job.kind == job.kind]
+    parts = ("makes", "stage")  # of a preparation or a training
+    same = [
+        item
+        for item in records
+        if item.job.kind == job.kind and all(item.job.labels.get(part) == job.labels.get(part) for part in parts)
+    ]
     for keys in (("dataset", "system", "base"), ("system", "base"), ("dataset", "base"), ("system",)):
         wanted = {key: job.labels.get(key) for key in keys}
         if keys != ("dataset", "base") or job.kind == "prepare":

@@ -209,7 +209,11 @@ class Planner:
         # Trajectories matter to a base that is made from its texts, and to no other.
         read = trajectories and shared["base"]["model"] == "scratch"
         spec = {"run": shared, "until": "encode" if gists else "base", "trajectories": read}
-        return self.add(Job("prepare", spec, dict(needs), {"base": places["base"]}, dict(labels))).fingerprint
+        needs = dict(needs)
+        if gists and shared["base"]["model"] == "scratch":
+            needs["base.prepare"] = self._shared(sections, False, trajectories, needs, places, labels)
+        made = {**labels, "makes": "gists" if gists else "base"}
+        return self.add(Job("prepare", spec, needs, {"base": places["base"]}, made)).fingerprint
 
     def resolved(
         self, name: str, dataset: str, base: str | None, seed: int | None, share: float

@@ -55,7 +55,10 @@ def prepare(context: JobContext, until: str) -> dict[str, Any]:
     """
     from toolscaler.pipeline.runner import run_pipeline
 
-    folder = run_pipeline(run_config(context, context.spec["run"]), until=until)
+    config = run_config(context, context.spec["run"])
+    if "base.prepare" in context.needs:
+        adopt_run(config, context.folder, context.needs["base.prepare"])
+    folder = run_pipeline(config, until=until)
     return {"stages": _stage_facts(folder)}
 
 
