@@ -10,9 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "hub"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hub"))
 from loopback import Hub
+
+HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:

@@ -295,3 +295,25 @@ def test_a_reader_sees_whole_states_while_another_writes(catalogue, folder, part
         reader.join()
     assert seen <= {(0, 16), *((step + 2, 17 + step) for step in range(6))}
     assert seen
+
+
+def test_an_empty_catalogue_can_be_filled_again(catalogue, folder, parts):
+    catalogue.remove(list(catalogue.tool_ids))
+    assert len(ToolCatalogue.open(folder)) == 0
+    catalogue.add(parts.extra_documents(2), embeddings=parts.gists(2))
+    assert catalogue.tool_ids == ("units/extra_0", "units/extra_1")
+    assert len(catalogue.retired) == 16
+    catalogue.rollback(0)
+    assert catalogue.documents() == parts.documents()
+
+
+def test_tools_without_a_codebook_can_go_but_not_come(folder, parts):
+    index = json.loads((folder / "tool_index.json").read_text())
+    (folder / "tool_index.json").write_text(json.dumps({**index, "has_codebook": False}))
+    (folder / "toolscaler.json").unlink()
+    catalogue = ToolCatalogue.open(folder)
+    with pytest.raises(CatalogueError, match="no codebook"):
+        catalogue.add(parts.extra_documents(1))
+    catalogue.remove(["units/count_words"])
+    catalogue.rollback(0)
+    assert len(catalogue) == 16

@@ -160,3 +160,12 @@ def test_a_damaged_change_is_refused(damage):
     assert ToolChange.from_dict(plain) == ToolChange("d", new_codes=(1, 1, 1))
     with pytest.raises(CatalogueError):
         ToolChange.from_dict({**plain, **damage})
+
+
+def test_tools_with_codes_of_several_lengths_come_back_too():
+    """Strategies without a codebook: their tools can be removed, renamed and rolled back."""
+    index = ToolIndex((4, 4, 4), ["a", "b", "c"], [[0], [1, 2], [1, 2, 3]], ragged=True)
+    changes = [ToolChange("b", None, 1, (1, 2), None), ToolChange("C", "c", 2, (1, 2, 3), (1, 2, 3))]
+    after = change_index(index, changes)
+    assert dict(after) == {"a": (0,), "C": (1, 2, 3)}
+    assert undo_changes(after, changes) == index

@@ -143,7 +143,7 @@ def _index(like: ToolIndex, rows: Sequence[_Row]) -> ToolIndex:
         [codes for _, codes, _ in rows] or None,
         document_hashes=[content for _, _, content in rows],
         collisions=like.collisions,
-        **({"ragged": True} if getattr(like, "ragged", False) else {}),
+        ragged=like.ragged,
     )
 
 
