@@ -47,6 +47,7 @@ _PUBLIC: dict[str, str] = {
     "PolicyVerdict": "toolscaler.agent.policy",
     "PythonExecutor": "toolscaler.agent.executors.python",
     "RetryPolicy": "toolscaler.agent.executors.limits",
+    "RecordingExecutor": "toolscaler.agent.executors.recording",
     "StableToolBenchExecutor": "toolscaler.agent.executors.stabletoolbench",
     "TextDelta": "toolscaler.agent.planning",
     "ToolAgent": "toolscaler.agent.agent",
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from toolscaler.agent.executors.mcp import MCPExecutor
     from toolscaler.agent.executors.openapi import OpenAPIExecutor
     from toolscaler.agent.executors.python import PythonExecutor
+    from toolscaler.agent.executors.recording import RecordingExecutor
     from toolscaler.agent.executors.stabletoolbench import StableToolBenchExecutor
     from toolscaler.agent.grounding import Grounding
     from toolscaler.agent.openai_messages import (
@@ -145,6 +147,7 @@ __all__ = [
     "PolicySession",
     "PolicyVerdict",
     "PythonExecutor",
+    "RecordingExecutor",
     "RetryPolicy",
     "StableToolBenchExecutor",
     "TextDelta",

@@ -15,6 +15,7 @@ _PUBLIC: dict[str, str] = {
     "OpenAPIExecutor": "toolscaler.agent.executors.openapi",
     "PythonExecutor": "toolscaler.agent.executors.python",
     "RetryPolicy": "toolscaler.agent.executors.limits",
+    "RecordingExecutor": "toolscaler.agent.executors.recording",
     "StableToolBenchExecutor": "toolscaler.agent.executors.stabletoolbench",
     "ToolExecutor": "toolscaler.agent.executors.base",
     "ToolResult": "toolscaler.agent.executors.base",
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from toolscaler.agent.executors.mcp import MCPExecutor
     from toolscaler.agent.executors.openapi import OpenAPIExecutor
     from toolscaler.agent.executors.python import PythonExecutor
+    from toolscaler.agent.executors.recording import RecordingExecutor
     from toolscaler.agent.executors.stabletoolbench import StableToolBenchExecutor
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "MCPExecutor",
     "OpenAPIExecutor",
     "PythonExecutor",
+    "RecordingExecutor",
     "RetryPolicy",
     "StableToolBenchExecutor",
     "ToolExecutor",
