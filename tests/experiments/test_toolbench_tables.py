@@ -85,6 +85,7 @@ def test_a_table_is_made_from_its_file(
     assert {row["steps"] for row in trained} <= {"2"}  # the budget, for all that is trained
     assert {row["examples"] for row in trained} <= {"8"}
     assert all(int(row["trainable_parameters"]) > 1000 for row in trained)
+    assert all(int(row["tokens"]) > 100 for row in trained if "ToolRetriever" not in row["system"])
     for figure in config.report.figures:
         assert (outcome.report / f"{figure}.png").stat().st_size > 1000
 

@@ -36,6 +36,10 @@ _MARK = 16
 JobKind = Literal["data", "prepare", "train", "evaluate", "answer", "judge"]
 #: Sections of a run file that the shared stages read.
 _SHARED_SECTIONS = ("seed", "base", "compression")
+# Tokens that trainings see are part of a job's record.
+_COUNTED = {
+    stage: {"trainer": {"include_num_input_tokens_seen": "non_padding"}} for stage in ("retrieval", "trajectory")
+}
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class Planner:
         }
         more = {} if budget.trajectory_steps is None else {"max_steps": budget.trajectory_steps}
         own = {"seed": seed, "retrieval": {"trainer": trainer}, "trajectory": {"trainer": more}}
-        layers = merged(self.config.run, base.run, own, kind.run, kind.sections(system), system.run)
+        layers = merged(_COUNTED, self.config.run, base.run, own, kind.run, kind.sections(system), system.run)
         taken = {"data", "evaluation", "output_dir"} & set(layers)
         if taken:
             key = sorted(taken)[0]
