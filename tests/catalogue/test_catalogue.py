@@ -317,3 +317,11 @@ def test_tools_without_a_codebook_can_go_but_not_come(folder, parts):
     catalogue.remove(["units/count_words"])
     catalogue.rollback(0)
     assert len(catalogue) == 16
+
+
+def test_crowded_tools_that_were_added_do_not_make_the_compressor_look_wrong(catalogue, folder, parts):
+    crowd = np.repeat(parts.gists(1), 60, axis=0)
+    entry = catalogue.add(parts.extra_documents(60, "crowd"), embeddings=crowd)
+    assert len({change.new_codes for change in entry.tools}) == 60
+    assert len({change.new_codes[0] for change in entry.tools}) == 1  # all below their own first code
+    assert ToolCatalogue.open(folder).add(parts.extra_documents(1)).num_tools == 77

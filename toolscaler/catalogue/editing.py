@@ -13,7 +13,7 @@ import numpy as np
 from toolscaler.catalogue.codes import moved_codes, new_codes
 from toolscaler.catalogue.difference import CatalogueDiff, compare_document, hidden_characters
 from toolscaler.catalogue.encoding import DocumentEncoder
-from toolscaler.catalogue.history import change_index, retired_codes
+from toolscaler.catalogue.history import change_index, retired_codes, untrained_tools
 from toolscaler.catalogue.log import Codes, LogEntry, ToolChange, Verb, check_note
 from toolscaler.catalogue.state import CatalogueState, sha256_of_index, stamp_of
 from toolscaler.catalogue.store import exclusive, replace_files
@@ -113,8 +113,10 @@ class CatalogueEditor:
         return np.stack(found) if found else np.zeros(shape, dtype=np.float32)
 
     def _known_documents(self) -> list[ToolDocument]:
-        """Give the documents of some tools, spread over the catalogue."""
-        names = self._state.index.tool_ids
+        """Give the documents of some tools, spread over those that were there in training."""
+        added = set(untrained_tools(self._state.index, self._state.log))
+        # Added tools crowd together, so that many were moved to free codes: they say less about the compressor.
+        names = [name for name in self._state.index if name not in added]
         picked = names[:: max(1, len(names) // 64)]
         return [item for item in map(self._state.document, picked) if item is not None]
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Present tools that are encoded again to see whether a compressor belongs to the codes, and how many must come out as
-# they are stored. Tools that were moved to free codes do not, by intention: those are a few of a hundred.
+# Present tools that are encoded again to see whether a compressor belongs to the codes, and the share of their codes
+# that must come out as they are stored. Of tools that were moved to free codes some differ, by intention.
 _PROBES, _LEAST_SHARE = 16, 0.5
 _BATCH_TOKENS = 4096
 
@@ -65,7 +65,7 @@ class DocumentEncoder:
             documents: Documents of some of them.
 
         Raises:
-            CatalogueError: Its sizes do not fit, or most of the documents come out with other codes than they have.
+            CatalogueError: Its sizes do not fit, or most codes of the documents come out other than they are stored.
         """
         config = self._load()[0].config
         got = (config.num_gist_tokens, int(config.get_text_config().hidden_size))
@@ -79,11 +79,11 @@ class DocumentEncoder:
         content = codebook.num_gists * codebook.num_levels
         found = codebook.quantize(self(probes))
         stored = np.array([index[document.id][:content] for document in probes])
-        share = float((found == stored).all(axis=1).mean())
+        share = float((found == stored).mean())
         if share < _LEAST_SHARE:
             raise CatalogueError(
-                f"the compressor gives only {share:.0%} of {len(probes)} present tools the codes that they have; it is "
-                "not the one that this catalogue was coded with: give that one (compressor=FOLDER)"
+                f"of the codes of {len(probes)} present tools the compressor gives only {share:.0%} again; it is not "
+                "the one that this catalogue was coded with: give that one (compressor=FOLDER)"
             )
 
     def _load(self) -> tuple[Any, Any]:
