@@ -83,7 +83,10 @@ def resume_checkpoint(trainer: Any) -> str | None:
         _make_universal(Path(found), pieces)
     accelerator.wait_for_everyone()
     if not (Path(found) / "latest_universal").is_file():
-        raise TrainingError(f"{found}: its optimizer is in {pieces} pieces and could not be put together")
+        raise TrainingError(
+            f"{found}: its optimizer is in {pieces} pieces that DeepSpeed could not put together, as it does for Adam "
+            f"alone; go on with {pieces} processes, or with another output_dir"
+        )
     settings = accelerator.state.deepspeed_plugin.deepspeed_config
     settings["checkpoint"] = {**settings.get("checkpoint", {}), "load_universal": True}
     return found
