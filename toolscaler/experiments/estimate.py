@@ -37,8 +37,8 @@ class _Known:
 def estimate_jobs(config: ExperimentConfig, plan: Plan, known: Path | None = None) -> list[Estimate]:
     """Reckon each job's wall time.
 
-    A training's time is its start-up plus its steps times the seconds a step of a finished training of the same system
-    (and base and data set, where there is one); an evaluation's its start-up plus its queries times the seconds a
+    A training's time is its start-up plus its steps times the seconds a step of a finished training of the same base
+    (and system and data set, where there is one); an evaluation's its start-up plus its queries times the seconds a
     query. So a run of the same grid with a few steps (``--set budget.steps=5`` into another folder) is enough.
 
     Args:
@@ -57,7 +57,7 @@ def estimate_jobs(config: ExperimentConfig, plan: Plan, known: Path | None = Non
         if record is not None:
             found.append(Estimate("done", float(record["process_seconds"])))
             continue
-        like = _alike(config, job, records)
+        like = _alike(job, records)
         times = [seconds for item in like if (seconds := _scaled(root, job, item)) is not None]
         state = "failed" if read_failure(root, job) else "open"
         found.append(Estimate(state, median(times) if times else None))
@@ -79,7 +79,7 @@ def _records(folder: Path) -> Iterator[_Known]:
         yield _Known(job, read_json(path, what="the record of a job"))
 
 
-def _alike(config: ExperimentConfig, job: Job, records: list[_Known]) -> list[_Known]:
+def _alike(job: Job, records: list[_Known]) -> list[_Known]:
     """Give the records that are most like a job: of the same labels, else of fewer and fewer of them."""
     parts = ("makes", "stage")  # of a preparation or a training
     same = [
@@ -87,12 +87,14 @@ def _alike(config: ExperimentConfig, job: Job, records: list[_Known]) -> list[_K
         for item in records
         if item.job.kind == job.kind and all(item.job.labels.get(part) == job.labels.get(part) for part in parts)
     ]
-    for keys in (("dataset", "system", "base"), ("system", "base"), ("dataset", "base"), ("system",)):
+    # Never of another base: sizes differ by orders of magnitude.
+    for keys in (("dataset", "system", "base"), ("system", "base"), ("dataset", "base"), ("base",)):
         wanted = {key: job.labels.get(key) for key in keys}
-        if keys != ("dataset", "base") or job.kind == "prepare":
-            like = [item for item in same if all(item.job.labels.get(key) == value for key, value in wanted.items())]
-            if like:
-                return like
+        if "system" not in keys and wanted["base"] is None:
+            continue
+        like = [item for item in same if all(item.job.labels.get(key) == value for key, value in wanted.items())]
+        if like:
+            return like
     return []
 
 
@@ -100,12 +102,14 @@ def _scaled(root: Path, job: Job, known: _Known) -> float | None:
     facts, total = known.record["facts"], float(known.record["process_seconds"])
     if job.kind == "evaluate":
         return _scaled_evaluation(root, job, facts, total)
-    if job.kind == "train" and "run" in job.spec:
-        steps = int(job.spec["run"]["retrieval"]["trainer"].get("max_steps", -1))
+    if job.kind == "train":
+        steps = int(_trainer(job, "retrieval").get("max_steps") or job.spec.get("budget", {}).get("steps") or -1)
         done, seconds = facts.get("retrieval_steps"), facts.get("retrieval_train_seconds")
         if steps > 0 and done and seconds is not None:
             return total + (steps - done) * seconds / done
         return total if _trainer(job, "retrieval") == _trainer(known.job, "retrieval") else None
+    if job.kind == "prepare" and _base(job) != _base(known.job):
+        return None
     if job.kind == "prepare" and _trainer(job, "compression") != _trainer(known.job, "compression"):
         stage = facts["stages"].get("compress", {})
         wanted, done = _trainer(job, "compression").get("max_steps", -1), stage.get("steps")
@@ -119,6 +123,10 @@ def _scaled_evaluation(root: Path, job: Job, facts: Mapping[str, Any], total: fl
         return total
     queries = sum(entry["n"] for entry in read_json(split)["tests"].values())
     return total + (queries - facts["queries"]) * float(facts["seconds_per_query"])
+
+
+def _base(job: Job) -> Any:
+    return job.spec["run"]["base"]
 
 
 def _trainer(job: Job, section: str) -> dict[str, Any]:
