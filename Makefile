@@ -21,7 +21,7 @@ help:
 	@echo "                  (MODEL=Qwen/Qwen2.5-0.5B takes a model from the Hub instead of one made from scratch)"
 	@echo "make test         set up, then run every test"
 	@echo "make test-distributed   every launch of several processes; those of DeepSpeed need the extra deepspeed"
-	@echo "make fuzz         100,000 damaged files, and 50 kills each of save, push and run (about an hour)"
+	@echo "make fuzz         100,000 damaged files, and 50 kills each of save, push, change and run (an hour)"
 	@echo "make quality      ruff, mypy and the checks on the documentation"
 	@echo "make benchmark    the quick form of every benchmark"
 
@@ -58,6 +58,7 @@ fuzz: $(STAMP_DEV)
 	$(CPU_ENV) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/hub/fuzz.py 100000 --seed "$${SEED:-0}"
 	$(CPU_ENV) OMP_NUM_THREADS=1 $(BIN)/python tests/hub/kills.py save 50
 	$(CPU_ENV) OMP_NUM_THREADS=1 $(BIN)/python tests/hub/kills.py push 50
+	$(CPU_ENV) OMP_NUM_THREADS=1 $(BIN)/python tests/catalogue/kills.py 50
 	$(CPU_ENV) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/hub/kills.py run 50
 
 quality: $(STAMP_DEV)
