@@ -14,6 +14,7 @@ from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
 from toolscaler.data.splits import text_key
 from toolscaler.errors import ConfigError, DataError
+from toolscaler.experiments.config import ExperimentConfig
 from toolscaler.experiments.datasets import DatasetFolder, _catalogue_part, make_dataset, source_digest
 from toolscaler.experiments.specs import DatasetSpec, SplitSpec
 
@@ -31,7 +32,9 @@ def test_unseen_tools_have_no_training_query_and_seen_ones_do(source: Path, tmp_
     assert len(unseen) == round(0.2 * 24)
     assert not unseen & trained
     assert all(unseen & set(query.tools) for query in data.test_set("unseen"))
-    assert not any(unseen & set(query.tools) for query in data.test_set("seen"))
+    trains = {tool for query in train for tool in query.tools}
+    assert data.test_set("seen")
+    assert all(trains.issuperset(query.tools) for query in data.test_set("seen"))
     texts = [
         {text_key(query.text) for query in rows} for rows in (train, validation, *map(data.test_set, data.test_names))
     ]
@@ -141,3 +144,21 @@ def test_the_digest_is_of_content_and_not_of_place(source: Path, tmp_path: Path)
     assert source_digest(home(), other) != before
     with pytest.raises(DataError, match="found none"):
         source_digest(home(), tmp_path / "nowhere")
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(("name", "tools", "queries"), [("toole", 199, 18480), ("ultratool", 436, 800)])
+def test_the_example_grids_split_the_real_sets(
+    shared_data: Path, tmp_path: Path, name: str, tools: int, queries: int
+) -> None:
+    file = Path(__file__).resolve().parents[2] / "examples" / "experiments" / f"{name}.yaml"
+    config = ExperimentConfig.from_file(file, {"data_root": str(shared_data)})
+    assert list(config.datasets) == [name]
+    summary = make_dataset(config.datasets[name], shared_data, 1.0, tmp_path / "data")
+    assert (summary["tools"], summary["queries"]) == (tools, queries)
+    assert summary["tests"]["seen"]["n"] >= 90
+    assert summary["tests"]["seen"]["unseen_labels"] == 0
+    assert summary["tests"]["unseen"]["unseen_labels"] >= summary["tests"]["unseen"]["n"]
+    data = DatasetFolder(tmp_path / "data")
+    asked = {text_key(query.text) for part in data.test_names for query in data.test_set(part)}
+    assert not asked & {text_key(query.text) for query in data.queries("train") + data.queries("validation")}

@@ -276,9 +276,22 @@ def _split(spec: DatasetSpec, queries: list[ToolQuery]) -> _Parts:
     if rule.by in ("query", "both"):
         by_query = split_queries(rest, "query", test_size=_size(rule.test_size), seed=rule.seed)
         tests["seen" if rule.by == "both" else "test"], rest = by_query.test, by_query.train
-    ordered = {name: _limited(tests[name], rule.max_test_queries, rule.seed) for name in test_set_names(spec)}
     train, validation = _validation(rest, rule)
+    if rule.by == "both":
+        tests["seen"], others = _with_trained_tools(tests["seen"], train)
+        train = train if rule.max_train_queries is not None else [*train, *others]
+    ordered = {name: _limited(tests[name], rule.max_test_queries, rule.seed) for name in test_set_names(spec)}
     return train, validation, ordered, held_out
+
+
+def _with_trained_tools(
+    queries: Sequence[ToolQuery], train: Sequence[ToolQuery]
+) -> tuple[list[ToolQuery], list[ToolQuery]]:
+    """Part queries into those whose tools all have a training query, and the others; equal texts stay together."""
+    trained = {tool for query in train for tool in query.tools}
+    lost = {text_key(query.text) for query in queries if not trained.issuperset(query.tools)}
+    kept = [query for query in queries if text_key(query.text) not in lost]
+    return kept, [query for query in queries if text_key(query.text) in lost]
 
 
 def _given(spec: DatasetSpec, queries: list[ToolQuery]) -> _Parts:

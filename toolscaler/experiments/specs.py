@@ -18,7 +18,9 @@ class SplitSpec:
 
     Attributes:
         by: ``query`` (one test set ``test``), ``tool`` (one test set ``unseen``: tools without a training query),
-            ``both`` (``seen`` and ``unseen``) or ``given`` (the source's own splits, see :class:`DatasetSpec`).
+            ``both`` (``unseen``, and ``seen``: all tools of a query have training queries; what was drawn and has
+            others goes to training, or with ``max_train_queries`` nowhere) or ``given`` (the source's own splits, see
+            :class:`DatasetSpec`).
         test_size: Share or number of query texts held out (``query`` and ``both``).
         unseen_tools: Share or number of tools held out (``tool`` and ``both``).
         validation_size: Share or number of the remaining query texts for the validation loss.

@@ -216,9 +216,10 @@ def load_system(context: JobContext) -> LoadedSystem:
 @contextmanager
 def registered(kind: SystemKind) -> Iterator[SystemKind]:
     """Add a kind for as long as the block runs."""
-    before = dict(_KINDS)
+    before = system_kinds().get(kind.name)
     try:
         yield register_system(kind)
     finally:
-        _KINDS.clear()
-        _KINDS.update(before)
+        del _KINDS[kind.name]
+        if before is not None:
+            register_system(before)
