@@ -6,7 +6,8 @@
 - ``compress``: ``compression_trainer`` against a ``Trainer`` that encodes a document once for each target.
 
 Each side starts from the same weights and sees the same rows in each step; the losses of all steps are compared, and
-the run fails where they differ. Sides alternate, so that a busy machine is busy for all; figures are medians of steps.
+the run fails where they differ. Sides alternate, so that a busy machine is busy for all; figures are medians of steps,
+in seconds on a GPU and in CPU seconds of one thread without one.
 
     python benchmarks/training_throughput.py --stage retrieval --json throughput.json
 """
@@ -77,8 +78,10 @@ class Clock(TrainerCallback):
 
 
 def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    """Give the wall clock with a GPU; without one the CPU seconds of this process, which other processes do not slow."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
     return time.perf_counter()
 
 

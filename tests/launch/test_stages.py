@@ -121,7 +121,8 @@ def test_deepspeed_resumes_with_another_number_of_processes(space, tmp_path, con
     resumed = train(own, tmp_path, config, "--num_processes", "1")
     assert (tmp_path / "retrieval" / "checkpoint-3" / "latest_universal").is_file()
     assert len(resumed["retrieval"]) == 6
-    assert_alike(resumed, unbroken, rtol=5e-4)
+    # Through DeepSpeed's universal format ZeRO-3 comes near and not to the same: 4e-4 in the third step after it.
+    assert_alike(resumed, unbroken, rtol=2e-3 if config == "zero3" else 1e-5)
 
 
 @pytest.mark.distributed_full
