@@ -78,7 +78,7 @@ class Clock(TrainerCallback):
 
 
 def _now() -> float:
-    """Give the wall clock with a GPU; without one the CPU seconds of this process, which other processes do not slow."""
+    """Give the wall clock with a GPU; without one the CPU seconds of this process, which others do not slow."""
     if not torch.cuda.is_available():
         return time.process_time()
     torch.cuda.synchronize()
