@@ -32,7 +32,8 @@ ALLOWED = {
     "decoding": _BASE | {"tokenization", "hub"},
     "evaluation": _BASE | {"data", "tokenization", "decoding", "agent"},
     "agent": _BASE | {"data", "starter", "tokenization", "decoding"},
-    "catalogue": _BASE | {"data", "compression", "codebook", "tokenization", "embedding", "training", "hub", "decoding"},
+    "catalogue": _BASE
+    | {"data", "compression", "codebook", "tokenization", "embedding", "training", "hub", "decoding"},
 }
 _ROOMS = set(ALLOWED)
 ALLOWED["pipeline"] = _ROOMS
