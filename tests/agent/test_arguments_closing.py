@@ -191,3 +191,23 @@ def test_a_budget_holds_for_letters_that_nothing_points_to(tokenizer, make_tiny_
         )
         value = json.loads(tokenizer.decode(out[0, 3:], skip_special_tokens=True))["a"]
         assert re.search("é.*ü.*日", value)
+
+
+@pytest.mark.parametrize(
+    ("rules", "written"),
+    [
+        ({"exclusiveMinimum": 0}, '{"a": '),
+        ({"exclusiveMinimum": 0}, '{"a": 0.00'),
+        ({"exclusiveMinimum": 0, "exclusiveMaximum": 1}, '{"a": 0'),
+        ({"exclusiveMinimum": -1, "exclusiveMaximum": 0}, '{"a": -0.0'),
+        ({"minimum": 0.25}, '{"a": 0.2'),
+        ({"minimum": 1}, '{"a": '),
+    ],
+)
+def test_a_number_ends_though_zeros_alone_never_would(tokenizer, rules, written) -> None:
+    """Above 0 no number of zeros is enough: other digits come too, and soon."""
+    schema = text_schema()
+    schema["properties"]["a"] = {"type": "number", **rules}
+    whole = closed(at(tokenizer, schema, written), 12)
+    assert whole.startswith(written)
+    assert list(Draft202012Validator(schema).iter_errors(json.loads(whole))) == []

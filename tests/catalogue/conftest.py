@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import parts as _parts
+import catalogue_parts as _parts
 
 
 @pytest.fixture(scope="session")

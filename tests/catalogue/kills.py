@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import parts
+import catalogue_parts as parts
 
 from toolscaler.catalogue import ToolCatalogue
 from toolscaler.hub import Artifact

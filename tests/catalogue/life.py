@@ -26,7 +26,7 @@ def main() -> None:
         from toolscaler.errors import ToolscalerError
         from toolscaler.hub import Artifact, push_folder
 
-        spec = importlib.util.spec_from_file_location("catalogue_parts", HERE / "parts.py")
+        spec = importlib.util.spec_from_file_location("catalogue_parts", HERE / "catalogue_parts.py")
         parts = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(parts)
         push_folder(source, "me/tools")

@@ -32,11 +32,12 @@ def run_folder(tmp_path, embeddings):
     (tmp_path / "embeddings").mkdir()
     (tmp_path / "data").mkdir()
     values = {"embeddings": embeddings, "positions": np.arange(len(embeddings))}
-    save_file(values, tmp_path / "embeddings" / "one.safetensors", metadata={"fingerprint": "x"})
+    save_file(values, tmp_path / "embeddings" / "embeddings-00000-of-00001.safetensors", metadata={"fingerprint": "x"})
     index = {
         "ids": names,
         "shape": list(embeddings.shape),
-        "shards": [{"file": "one.safetensors"}],
+        "dtype": "float32",
+        "shards": [{"file": "embeddings-00000-of-00001.safetensors", "documents": len(names)}],
         "complete": True,
         "fingerprint": "x",
         "format_version": FORMAT_VERSION,

@@ -27,11 +27,16 @@ def run_folder(tmp_path, codebook, embeddings):
     order = np.random.default_rng(0).permutation(150)
     for number, part in enumerate(np.array_split(order, 2)):
         values = {"embeddings": embeddings[part], "positions": part.astype(np.int64)}
-        save_file(values, tmp_path / "embeddings" / f"shard_{number}.safetensors", metadata={"fingerprint": "x"})
+        save_file(
+            values,
+            tmp_path / "embeddings" / f"embeddings-0000{number}-of-00002.safetensors",
+            metadata={"fingerprint": "x"},
+        )
     index = {
         "ids": list(codebook.tool_ids),
         "shape": [150, 2, 12],
-        "shards": [{"file": f"shard_{n}.safetensors"} for n in range(2)],
+        "dtype": "float32",
+        "shards": [{"file": f"embeddings-0000{n}-of-00002.safetensors", "documents": 75} for n in range(2)],
         "complete": True,
         "fingerprint": "x",
         "format_version": FORMAT_VERSION,

@@ -17,6 +17,8 @@ from toolscaler.errors import DecodingError
 
 #: The rank of a token that is never preferred.
 NEVER = 2**60
+#: Ranks of digits outside of a text, and where the next ranks begin.
+DIGITS = 200, 480
 
 _QUOTE = re.compile(rb'\\.|(")', re.DOTALL)
 _SEPARATORS = b"@.-:/_, "  # the separators of formats and patterns, the most telling first
@@ -229,7 +231,7 @@ def _rank_outside(text: bytes) -> int:
 
 
 def _rank_other(text: bytes) -> int:
-    return (200 if text.isdigit() else 1000) + len(text)
+    return DIGITS[0] + min(len(text), 99) if text.isdigit() else 1000 + len(text)
 
 
 def _rank_inside(text: bytes) -> int:

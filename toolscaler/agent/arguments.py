@@ -25,7 +25,7 @@ from toolscaler.agent.argument_closing import TextClosing
 from toolscaler.agent.argument_schema import ArgumentLimits, Narrowing, SchemaBuilder, TooManyNodes
 from toolscaler.agent.argument_size import largest_growth
 from toolscaler.agent.argument_text import ArgumentError, parse_arguments, tool_document
-from toolscaler.agent.argument_vocabulary import NEVER, ArgumentVocabulary, engine, in_text
+from toolscaler.agent.argument_vocabulary import DIGITS, NEVER, ArgumentVocabulary, engine, in_text
 from toolscaler.agent.executors.checking import ArgumentChecker, CheckFailed
 from toolscaler.agent.executors.limits import ExecutorLimits
 from toolscaler.data.documents import ToolDocument
@@ -371,6 +371,7 @@ class ArgumentMatcher:
         written = read(list(self.tokens[: len(self.tokens) - self._ended]))
         found: list[int] = []
         used = np.zeros(257, dtype=np.int64)  # kinds written in a text: none for ever, or a pattern may not end
+        outside = vocabulary.closing_ranks[0].copy()
         wait, pause = 0, 1  # tokens until the end of a text is searched again
         while not way.is_accepting():
             if len(found) >= limit:
@@ -383,7 +384,7 @@ class ArgumentMatcher:
                 if inside and wait <= 0 and not forced:  # none yet: search again later, ever more seldom
                     pause = wait = 2 * pause
                 if not forced:
-                    forced = self._closest(way, inside, used)
+                    forced = self._closest(way, inside, used, outside)
                     if not forced or way.try_consume_tokens(forced) != 1:
                         return None
             found += forced
@@ -406,16 +407,18 @@ class ArgumentMatcher:
             return []
         return tokens
 
-    def _closest(self, way: Any, inside_text: bool, used: np.ndarray) -> list[int]:
+    def _closest(self, way: Any, inside_text: bool, used: np.ndarray, outside: np.ndarray) -> list[int]:
         vocabulary = self.grammar.vocabulary
         bits = np.frombuffer(way.compute_bitmask(), dtype=np.uint8)
         mask = np.unpackbits(bits, bitorder="little")[: vocabulary.size].astype(bool) & ~vocabulary.forbidden
         if not mask.any():
             return []
-        outside, inside, kinds = vocabulary.closing_ranks
+        _, inside, kinds = vocabulary.closing_ranks
         rank = inside + used[kinds] * 100_000 if inside_text else outside
         token = int(np.where(mask, rank, NEVER).argmin())
         used[kinds[token]] += inside_text
+        if not inside_text and DIGITS[0] <= outside[token] < DIGITS[1]:
+            outside[token] += 10  # other digits too: above 0, no number of zeros is enough
         return [token]
 
 
