@@ -9,20 +9,18 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from toolscaler.agent.chat_answers import ChatAnswer, StreamedAnswer, read_answer
+from toolscaler.agent.endpoints import TRANSIENT, endpoint_address, without_secrets
 from toolscaler.agent.executors.background import BackgroundLoop
 from toolscaler.agent.executors.checking import CheckFailed
 from toolscaler.agent.executors.http_client import HttpAnswer, TransferFailed, http_package
 from toolscaler.agent.executors.limits import RetryPolicy, check_timeout
-from toolscaler.agent.redaction import REDACTED, redact_text
+from toolscaler.agent.redaction import REDACTED
 from toolscaler.errors import ConfigError, EndpointError
 
 logger = logging.getLogger(__name__)
 
-#: Statuses after which the same request may succeed.
-_TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 #: Bytes of an error's body that are read, and characters of it that are shown.
 _ERROR_BYTES, _ERROR_TEXT = 65_536, 500
 _RESERVED = frozenset({"messages", "model", "stream", "tools"})
@@ -88,7 +86,7 @@ class ChatEndpoint:
         taken = _RESERVED & set(options or {})
         if taken:
             raise ConfigError("ChatEndpoint.options", sorted(taken), "fields that the endpoint does not set itself")
-        self._url, self.model = _address(base_url), model
+        self._url, self.model = endpoint_address(base_url, "/chat/completions", "ChatEndpoint.base_url"), model
         self._key, self._headers = api_key, dict(headers or {})
         self._options, self._length_field = dict(options or {}), length_field
         self._timeout = check_timeout(timeout, "ChatEndpoint.timeout")
@@ -339,23 +337,17 @@ class _Exchange:
 
     def error(self, failed: CheckFailed) -> EndpointError:
         """Give the failure without secrets."""
-        body = self._blotted(self.body)[:_ERROR_TEXT]
-        message = f"the chat endpoint gave no usable answer ({self._blotted(failed.message)[:_ERROR_TEXT]})"
+        body, why = (without_secrets(text, self.secrets)[:_ERROR_TEXT] for text in (self.body, failed.message))
+        message = f"the chat endpoint gave no usable answer ({why})"
         return EndpointError(
             f"{message}: {body}" if body else message, kind=failed.error_type, status=self.status, body=body
         )
-
-    def _blotted(self, text: str) -> str:
-        words = {word for value in self.secrets.values() for word in (value, *value.split()) if len(word) >= 4}
-        for word in sorted(words, key=len, reverse=True):
-            text = text.replace(word, REDACTED)
-        return redact_text(text)
 
 
 def _passes(error: EndpointError) -> bool:
     """Say whether the same request may succeed later."""
     if error.kind == "status":
-        return error.status in _TRANSIENT
+        return error.status in TRANSIENT
     return error.kind == "connection"
 
 
@@ -373,19 +365,3 @@ def _decoded(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise CheckFailed("invalid_response", f"expected UTF-8 text, got {len(data)} other bytes") from error
-
-
-def _address(base_url: Any) -> str:
-    """Give the URL to post to."""
-    expected = "an http(s) URL without user and password, such as 'http://localhost:8000/v1'"
-    try:
-        parts = urlsplit(base_url)
-        good = isinstance(base_url, str) and parts.scheme in ("http", "https") and bool(parts.hostname)
-        good = good and parts.port != 0
-    except (TypeError, ValueError, AttributeError):
-        raise ConfigError("ChatEndpoint.base_url", base_url, expected) from None
-    if not good or parts.username is not None or parts.password is not None:
-        raise ConfigError("ChatEndpoint.base_url", redact_text(str(base_url)), expected)
-    path = parts.path.rstrip("/")
-    path = path if path.endswith("/chat/completions") else f"{path}/chat/completions"
-    return parts._replace(path=path, fragment="").geturl()

@@ -11,22 +11,20 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 
+from toolscaler.agent.endpoints import TRANSIENT, endpoint_address, without_secrets
 from toolscaler.agent.executors.background import BackgroundLoop
 from toolscaler.agent.executors.checking import CheckFailed
 from toolscaler.agent.executors.http_client import HttpAnswer, http_package
 from toolscaler.agent.executors.limits import RetryPolicy, check_timeout
-from toolscaler.agent.redaction import REDACTED, redact_text
+from toolscaler.agent.redaction import REDACTED
 from toolscaler.errors import ArtifactError, ConfigError, EndpointError
 from toolscaler.evaluation.baselines.cache import ContentCache, content_key
 
 logger = logging.getLogger(__name__)
 
-#: Statuses after which the same request may succeed.
-_TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 #: Bytes of an error's body that are read, and characters of it that are shown.
 _ERROR_BYTES, _ERROR_TEXT = 65_536, 500
 _RESERVED = frozenset({"input", "model", "encoding_format", "dimensions"})
@@ -110,7 +108,8 @@ class EmbeddingEndpoint:
         taken = _RESERVED & set(options or {})
         if taken:
             raise ConfigError("EmbeddingEndpoint.options", sorted(taken), "fields that have no argument of their own")
-        self._url, self.model, self.dimensions, self.batch_size = _address(base_url), model, dimensions, batch_size
+        self._url = endpoint_address(base_url, "/embeddings", "EmbeddingEndpoint.base_url")
+        self.model, self.dimensions, self.batch_size = model, dimensions, batch_size
         self._key, self._variable, self._headers = api_key, api_key_variable, dict(headers or {})
         self._options = dict(options or {})
         self._timeout = check_timeout(timeout, "EmbeddingEndpoint.timeout")
@@ -262,11 +261,8 @@ class _Refused(Exception):
 
     def error(self, secrets: Mapping[str, str]) -> EndpointError:
         """Give the failure without secrets."""
-        words = {word for value in secrets.values() for word in (value, *value.split()) if len(word) >= 4}
-        parts = [self.message, "" if self.answer is None else self.answer.body.decode("utf-8", "replace")]
-        for word in sorted(words, key=len, reverse=True):
-            parts = [part.replace(word, REDACTED) for part in parts]
-        message, body = (redact_text(part)[:_ERROR_TEXT] for part in parts)
+        parts = (self.message, "" if self.answer is None else self.answer.body.decode("utf-8", "replace"))
+        message, body = (without_secrets(part, secrets)[:_ERROR_TEXT] for part in parts)
         text = f"the embeddings endpoint gave no usable answer ({message})"
         status = None if self.answer is None else self.answer.status
         return EndpointError(f"{text}: {body}" if body else text, kind=self.kind, status=status, body=body)
@@ -274,7 +270,7 @@ class _Refused(Exception):
 
 def _passes(error: EndpointError) -> bool:
     """Say whether the same request may succeed later."""
-    return error.status in _TRANSIENT if error.kind == "status" else error.kind in ("connection", "timeout")
+    return error.status in TRANSIENT if error.kind == "status" else error.kind in ("connection", "timeout")
 
 
 def _vectors(body: bytes, count: int, dimensions: int | None) -> np.ndarray:
@@ -323,19 +319,3 @@ def _from_bytes(value: bytes, path: Path | None) -> np.ndarray:
     if not len(vector) or not np.isfinite(vector).all():
         raise ArtifactError("the cache holds something else than vectors; delete it to begin anew", path=path)
     return vector.astype(np.float32)
-
-
-def _address(base_url: Any) -> str:
-    """Give the URL to post to."""
-    expected = "an http(s) URL without user and password, such as 'http://localhost:8000/v1'"
-    try:
-        parts = urlsplit(base_url)
-        good = isinstance(base_url, str) and parts.scheme in ("http", "https") and bool(parts.hostname)
-        good = good and parts.port != 0
-    except (TypeError, ValueError, AttributeError):
-        raise ConfigError("EmbeddingEndpoint.base_url", base_url, expected) from None
-    if not good or parts.username is not None or parts.password is not None:
-        raise ConfigError("EmbeddingEndpoint.base_url", redact_text(str(base_url)), expected)
-    path = parts.path.rstrip("/")
-    path = path if path.endswith("/embeddings") else f"{path}/embeddings"
-    return parts._replace(path=path, fragment="").geturl()
