@@ -6,8 +6,11 @@
 A cell is a catalogue and a seed. A share of its tools (20 %) is drawn and held back with every query that names one of
 them. A model is trained on the rest by the catalogue's recipe; then the held-back tools are added as
 ``toolscaler tools add`` does it, without training. Queries for added tools, and held-out queries for the others, are
-asked of the model alone, of a dense and a lexical retriever, and of hybrids of draft and model. ``--adapt`` adds a copy
-of the model that was adapted lightly to the added tools by their documents alone.
+asked of the model alone, of a dense and a lexical retriever, and of hybrids of draft and model. Half of the held-out
+queries for the others set the temperature of the calibrated hybrids; every figure is from the other half. ``--adapt``
+adds a copy of the model that was adapted lightly to the added tools by their documents alone.
+
+``--recipe ultratool_scratch --set base.model=scratch`` with ``--sentences`` takes the encoder for the draft alone.
 
 Everything is kept under ``--output``: call it again to go on after an interruption, and with more seeds to add cells.
 """
@@ -46,6 +49,14 @@ CATALOGUES: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 K = 5
 MODEL = "model alone"
+#: What ``HybridRetriever`` is made with; the last is calibrated on queries that no figure is taken from.
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "verify": {"mode": "verify"},
+    "fuse": {"mode": "fuse"},
+    "calibrated": {"mode": "verify"},
+}
+#: Share of first places of known tools that the calibrated hybrids may lose on the queries they are calibrated with.
+MAX_LOSS = 0.005
 
 
 def split_tools(
@@ -111,20 +122,31 @@ def open_added(cell: Path, run: Path, added: Sequence[ToolDocument]) -> tuple[To
     return catalogue, time.perf_counter() - begun
 
 
-def systems(catalogue: ToolCatalogue, run: Path, arguments: argparse.Namespace) -> dict[str, Callable[[], Any]]:
-    """Give what is compared, each made when it is asked for."""
+def systems(
+    catalogue: ToolCatalogue, run: Path, known: Sequence[ToolQuery], arguments: argparse.Namespace
+) -> dict[str, Callable[[], Any]]:
+    """Give what is compared, each made when it is asked for; ``known`` are the queries to calibrate with."""
     documents, unseen = catalogue.documents(), catalogue.untrained
     model = GenerativeRetriever.from_pretrained(catalogue.folder)
     dense = EmbeddingRetriever(documents, arguments.sentences or "lsa")
     lexical = BM25Retriever(documents)
     made: dict[str, Callable[[], Any]] = {MODEL: lambda: model, "dense": lambda: dense, "bm25": lambda: lexical}
     for draft, retriever in (("dense", dense), ("bm25", lexical)):
-        for mode in ("verify", "fuse"):
-            options: Any = {"mode": mode, "unseen": unseen, "draft_k": 20, "union_k": 10}
-            made[f"hybrid, {draft}, {mode}"] = lambda r=retriever, o=options: HybridRetriever(r, model, **o)  # type: ignore[misc]
+        for kind, more in HYBRIDS.items():
+            hybrid = HybridRetriever(retriever, model, unseen=unseen, draft_k=20, union_k=10, **more)
+            queries = known if kind == "calibrated" else ()
+            made[f"hybrid, {draft}, {kind}"] = lambda h=hybrid, q=queries: calibrated(h, q)  # type: ignore[misc]
     if arguments.adapt:
         made["adapted"] = lambda: adapted(catalogue, run)
     return made
+
+
+def calibrated(hybrid: HybridRetriever, queries: Sequence[ToolQuery]) -> HybridRetriever:
+    """Set the temperature by these queries, where there are any."""
+    if queries:
+        found = hybrid.calibrate([q.text for q in queries], [q.tools for q in queries], max_loss=MAX_LOSS)
+        logger.info("temperature %g from %d queries", found, len(queries))
+    return hybrid
 
 
 def adapted(catalogue: ToolCatalogue, run: Path) -> GenerativeRetriever:
@@ -145,12 +167,14 @@ def run_cell(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
     cell.mkdir(parents=True, exist_ok=True)
     path = cell / "cell.json"
     done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    wanted = [MODEL, "dense", "bm25", *(f"hybrid, {d}, {m}" for d in ("dense", "bm25") for m in ("verify", "fuse"))]
+    wanted = [MODEL, "dense", "bm25", *(f"hybrid, {d}, {kind}" for d in ("dense", "bm25") for kind in HYBRIDS)]
     wanted += ["adapted"] if arguments.adapt else []
     if set(wanted) <= done.get("systems", {}).keys():
         return done
     run, added, fresh = make_run(cell, name, seed, arguments)
-    test = list(load_tool_queries(run / "data" / "test.jsonl"))
+    held_out = list(load_tool_queries(run / "data" / "test.jsonl"))
+    random.Random(seed).shuffle(held_out)
+    known, test = held_out[: len(held_out) // 2], held_out[len(held_out) // 2 :]
     catalogue, seconds = open_added(cell, run, added)
     done = {
         "catalogue": name,
@@ -161,7 +185,7 @@ def run_cell(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
         "seconds_adding": seconds if seconds is not None else done.get("seconds_adding"),
         "systems": done.get("systems", {}),
     }
-    for system, make in systems(catalogue, run, arguments).items():
+    for system, make in systems(catalogue, run, known, arguments).items():
         if system not in done["systems"]:
             found = check_added_tools(make(), catalogue.tool_ids, [item.id for item in added], fresh, test, k=K)
             done["systems"][system] = _values(found)

@@ -270,6 +270,22 @@ def test_random_rows_follow_the_seed(make_model, tokenizer):
     assert 0.015 < float(rows["none"].std()) < 0.025  # initializer_range is 0.02
 
 
+def test_vectors_of_ones_own(make_model, tokenizer, embeddings):
+    """Given the reframed vectors, the rows are those of init="reframe"; other vectors are taken as they are."""
+    own = reframe_vectors(tokenizer, embeddings)
+    first = tokenizer.first_code_id
+    wanted = rows_of(initialize_code_embeddings(make_model(), tokenizer, embeddings))[first:]
+    assert torch.equal(rows_of(initialize_code_embeddings(make_model(), tokenizer, vectors=own))[first:], wanted)
+    other = np.random.default_rng(0).normal(size=own.shape).astype(np.float32)
+    got = rows_of(initialize_code_embeddings(make_model(), tokenizer, vectors=torch.from_numpy(other), scale="none"))
+    np.testing.assert_array_equal(got[first : first + len(other)].detach().numpy(), other)
+    for wrong in (own[:-1], own[:, None], np.full_like(own, np.inf)):
+        with pytest.raises(CodebookError, match="vectors: expected finite numbers"):
+            initialize_code_embeddings(make_model(), tokenizer, vectors=wrong)
+    with pytest.raises(CodebookError, match="the model's embeddings"):
+        initialize_code_embeddings(make_model(), tokenizer, vectors=own[:, :-1])
+
+
 def test_random_rows_need_no_codebook(make_tiny_tokenizer, make_model):
     tokenizer = ToolscalerTokenizer.from_tokenizer(
         make_tiny_tokenizer(), code_sizes=(3, 3), tool_ids=["x"], codes=[[0, 1]]

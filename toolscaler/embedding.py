@@ -39,6 +39,7 @@ def initialize_code_embeddings(
     write_head: bool = True,
     level_mean: bool = False,
     sources: Sequence[Sequence[int]] | None = None,
+    vectors: np.ndarray | torch.Tensor | None = None,
 ) -> Any:
     """Give every code token its rows in the model: the "reframe embedding" of the paper (section 4.2).
 
@@ -74,6 +75,8 @@ def initialize_code_embeddings(
             an ablation (the paper's released code leaves the head alone).
         level_mean: See :func:`reframe_vectors`; an ablation.
         sources: For ``init="mean"``: for each code token, in id order, one or more ids of tokens of the base.
+        vectors: Vectors of your own, float (num_code_tokens, D) in id order, as :func:`reframe_vectors` gives them;
+            then ``init`` is not looked at.
 
     Returns:
         The model.
@@ -83,31 +86,31 @@ def initialize_code_embeddings(
         CodebookError: ``embeddings`` or the codebook fit neither the tokenizer nor the width of the model.
         TokenizationError: The model has no ordinary embedding matrix.
     """
-    for key, value, allowed in (("scale", scale, _SCALES), ("init", init, _INITS)):
-        if value not in allowed:
-            raise ConfigError(key, value, " or ".join(map(repr, allowed)))
+    _check_choices(scale, init)
     layer = _input_embeddings(model)
     old_rows, width = _shape(layer.weight)
-    if init == "mean" or tokenizer.num_code_tokens == 0:
-        _check_sources(sources, tokenizer.num_code_tokens, min(tokenizer.first_code_id, old_rows))
-        vectors = torch.empty(0, width)
+    count, init = tokenizer.num_code_tokens, init if vectors is None else "given"
+    if init == "mean" or count == 0:
+        _check_sources(sources, count, min(tokenizer.first_code_id, old_rows))
+        drawn = torch.empty(0, width)
+    elif vectors is not None:
+        drawn = _given_vectors(vectors, count)
     elif init == "random":
-        vectors = _random_vectors(model, tokenizer.num_code_tokens, width, seed)
+        drawn = _random_vectors(model, count, width, seed)
     else:
-        found = reframe_vectors(tokenizer, embeddings, codebook=codebook, level_mean=level_mean)
-        vectors = torch.from_numpy(found)
-    if vectors.shape[1] != width:
+        drawn = torch.from_numpy(reframe_vectors(tokenizer, embeddings, codebook=codebook, level_mean=level_mean))
+    if drawn.shape[1] != width:
         raise CodebookError(
-            f"the codebook's vectors have {vectors.shape[1]} dimensions, the model's embeddings {width}; use the model "
+            f"the codebook's vectors have {drawn.shape[1]} dimensions, the model's embeddings {width}; use the model "
             "that the tools were compressed with, or one of the same width"
         )
     _grow(model, tokenizer.required_vocab_size, old_rows, pad_to_multiple_of)
 
     layer, head = _input_embeddings(model), model.get_output_embeddings()
-    count, span = tokenizer.num_code_tokens, (tokenizer.first_code_id, old_rows)
+    span = (tokenizer.first_code_id, old_rows)
 
     def write(weight: torch.Tensor, divisor: float) -> None:
-        rows = vectors
+        rows = drawn
         if init == "mean" and count:
             rows, divisor = _mean_rows(weight, sources or ()), 1.0
         if scale == "match":
@@ -267,6 +270,21 @@ def _as_float32(embeddings: np.ndarray | torch.Tensor) -> np.ndarray:
     if isinstance(embeddings, torch.Tensor):
         return embeddings.detach().float().cpu().numpy()
     return np.asarray(embeddings, dtype=np.float32)
+
+
+def _check_choices(scale: str, init: str) -> None:
+    for key, value, allowed in (("scale", scale, _SCALES), ("init", init, _INITS)):
+        if value not in allowed:
+            raise ConfigError(key, value, " or ".join(map(repr, allowed)))
+
+
+def _given_vectors(vectors: np.ndarray | torch.Tensor, count: int) -> torch.Tensor:
+    table = _as_float32(vectors)
+    if table.ndim != 2 or len(table) != count or not np.isfinite(table).all():
+        raise CodebookError(
+            f"vectors: expected finite numbers (code tokens, width) for {count} code tokens, got {table.shape}"
+        )
+    return torch.from_numpy(table.copy())
 
 
 def _random_vectors(model: Any, count: int, width: int, seed: int) -> torch.Tensor:

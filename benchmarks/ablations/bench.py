@@ -7,7 +7,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -247,7 +247,7 @@ def report_figures(codebook: Codebook, embeddings: np.ndarray, documents: list[T
 def run_cell(bench: Bench, variant: Variant, seed: int, budget: Budget) -> dict[str, Any]:
     """Fit, start, train for the budget's steps, and measure; give what the cell's file holds."""
     from toolscaler.decoding import GenerativeRetriever
-    from toolscaler.embedding import initialize_code_embeddings
+    from toolscaler.embedding import initialize_code_embeddings, reframe_vectors
     from toolscaler.evaluation.retrieval import ToolRetrievalEvaluator
     from toolscaler.tokenization import ToolscalerTokenizer
 
@@ -255,7 +255,11 @@ def run_cell(bench: Bench, variant: Variant, seed: int, budget: Budget) -> dict[
     figures = report_figures(codebook, embeddings, bench.run.documents, seed)
     model, base_tokenizer = bench.start(variant)
     tokenizer = ToolscalerTokenizer.from_tokenizer(base_tokenizer, codebook, retrieval_template=bench.base.template)
-    initialize_code_embeddings(model, tokenizer, embeddings, seed=seed, **variant.embedding)
+    how = dict(variant.embedding)
+    if how.keys() & {"centre", "noise"}:
+        rows, centre, noise = reframe_vectors(tokenizer, embeddings), how.pop("centre", False), how.pop("noise", 0.0)
+        how["vectors"] = spread_vectors(rows, tokenizer.code_sizes, centre, noise, seed)
+    initialize_code_embeddings(model, tokenizer, embeddings, seed=seed, **how)
     started = time.perf_counter()
     loss = _train(bench, variant, model, tokenizer, seed, budget)
     trained = time.perf_counter()
@@ -280,6 +284,28 @@ def run_cell(bench: Bench, variant: Variant, seed: int, budget: Budget) -> dict[
         "train_seconds": trained - started,
         "evaluate_seconds": time.perf_counter() - trained,
     }
+
+
+def spread_vectors(vectors: np.ndarray, code_sizes: Sequence[int], centre: bool, noise: float, seed: int) -> np.ndarray:
+    """Draw reframed rows apart: take each level's mean away, and mix in a direction of its own for each row.
+
+    Args:
+        vectors: float32 (rows, D), level after level.
+        code_sizes: Rows of each level.
+        centre: Whether the mean of a level's rows is taken away.
+        noise: Share of a row's squared length that is random, from 0 to 1.
+        seed: Of the random directions.
+    """
+    import torch
+    from torch.nn.functional import normalize
+
+    rows = torch.from_numpy(vectors.copy())
+    if centre:
+        rows = torch.cat([level - level.mean(0) for level in rows.split(list(code_sizes))])
+    if noise:
+        other = torch.randn(rows.shape, generator=torch.Generator().manual_seed(seed))
+        rows = (1 - noise) ** 0.5 * normalize(rows) + noise**0.5 * normalize(other)
+    return np.asarray(rows.numpy())
 
 
 def held_out(bench: Bench, count: int) -> list[Any]:

@@ -17,7 +17,8 @@ class Variant:
     Attributes:
         name: Shown in tables.
         codebook: Keywords of ``Codebook.fit`` that differ from its defaults.
-        embedding: Keywords of ``initialize_code_embeddings`` that differ from its defaults.
+        embedding: Keywords of ``initialize_code_embeddings`` that differ from its defaults, and of
+            :func:`benchmarks.ablations.bench.spread_vectors`.
         source: Where embeddings come from: ``gists``, ``lsa`` or a sentence-transformers model.
         num_gists: Gist tokens V of the compressor.
         readout_layers: Layers that gists are read off.
@@ -95,6 +96,9 @@ EXPERIMENTS: dict[str, tuple[str, tuple[Variant, ...]]] = {
             Variant("scale none (the paper)", embedding={"scale": "none"}),
             Variant("scale none, PCA mean", embedding={"scale": "none", "level_mean": True}),
             Variant("random", embedding={"init": "random"}),
+            Variant("centred", embedding={"centre": True}),
+            Variant("half random", embedding={"noise": 0.5}),
+            Variant("centred, half random", embedding={"centre": True, "noise": 0.5}),
             Variant("untied head, written", untie=True),
             Variant("untied head, not written", embedding={"write_head": False}, untie=True),
             Variant("untied head, random", embedding={"init": "random"}, untie=True),
