@@ -14,9 +14,14 @@ def _hybrid(context: JobContext) -> LoadedSystem:
     options = dict(context.options)
     # Tools without a training query: the model has seen their documents at most.
     unseen = without_training(context) if options.pop("unseen", True) else ()
-    beams = context.evaluation.get("beams")
-    retriever: Any = HybridRetriever(draft.retriever, model.retriever, unseen=unseen, **{"num_beams": beams, **options})  # type: ignore[arg-type]
-    return LoadedSystem(retriever, facts={"unseen_tools": len(unseen), **model.facts})
+    max_loss = options.pop("max_loss", None)
+    options = {"num_beams": context.evaluation.get("beams"), **options}
+    retriever: Any = HybridRetriever(draft.retriever, model.retriever, unseen=unseen, **options)  # type: ignore[arg-type]
+    facts = {"unseen_tools": len(unseen), **model.facts}
+    if max_loss is not None and unseen:
+        known = context.data.queries("validation")
+        facts["temperature"] = retriever.calibrate([q.text for q in known], [q.tools for q in known], max_loss=max_loss)
+    return LoadedSystem(retriever, facts=facts)
 
 
 def without_training(context: JobContext) -> tuple[str, ...]:
@@ -36,7 +41,17 @@ register_system(
     SystemKind(
         "hybrid",
         _hybrid,
-        options=("draft_k", "mode", "alpha", "normalise", "temperature", "union_k", "unseen", "hold_unseen"),
+        options=(
+            "draft_k",
+            "mode",
+            "alpha",
+            "normalise",
+            "temperature",
+            "union_k",
+            "unseen",
+            "hold_unseen",
+            "max_loss",
+        ),
         roles=("draft", "model"),
     )
 )
