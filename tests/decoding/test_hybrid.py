@@ -249,10 +249,18 @@ def test_calibration_bounds_what_known_tools_lose(model):
     assert lost(0.1) == 1.0  # the premise: new_0 takes every first place
     for tool in known:  # make the model sure, as a trained one is: the bound depends on its probabilities
         assert tool.score < 0
-    with pytest.raises(DecodingError, match="loses at most 0 of 6 queries, it loses 1"):
-        hybrid.calibrate(queries, labels, max_loss=0)
-    assert hybrid.temperature == 0.1
+    # An untrained model is as unsure as a flat draft: no temperature is enough, but a weight is.
+    assert lost(100.0) > 0
+    assert hybrid.calibrate(queries, labels, max_loss=0) == 0.1
+    share = _soft(drafted / 0.1)[0]
+
+    def lost_with(weight):
+        return np.mean([math.log(weight * share) > math.log1p(-weight * share) + tool.score for tool in known])
+
+    assert lost_with(hybrid.unseen_weight) == 0 < lost_with(hybrid.unseen_weight * 1.26)
+    assert [tool.name for tool, *_ in hybrid.retrieve(queries, 3)] == [tool.name for tool in known]
     assert hybrid.calibrate(queries, labels, max_loss=1) == 0.1
+    assert hybrid.unseen_weight == 1.0
     # Labels that the model does not find cannot be lost, nor those that are the added tool.
     assert hybrid.calibrate(queries, [["tool_11"]] * 6, max_loss=0) == 0.1
     assert hybrid.calibrate(queries, [["new_0", *row] for row in labels], max_loss=0) == 0.1
@@ -271,7 +279,7 @@ def test_calibration_takes_the_smallest_temperature_that_keeps_the_bound(model, 
     sure = {0: -0.05, 1: -0.3, 2: -0.9, 3: -2.0}  # a trained model's log-probabilities
 
     def answers(texts, top_k, *, tools, num_beams, batch_size):
-        return [Ranking([RetrievedTool("tool_5", sure[int(text)]), RetrievedTool("tool_4", -9.0)]) for text in texts]
+        return [Ranking([RetrievedTool("tool_5", sure[int(text)]), RetrievedTool("tool_4", -299.0)]) for text in texts]
 
     monkeypatch.setattr(model, "retrieve", answers)
     drafted = _z(list(scores.values()))
@@ -280,8 +288,12 @@ def test_calibration_takes_the_smallest_temperature_that_keeps_the_bound(model, 
         share = _soft(drafted / temperature)[0]
         return sum(math.log(share) > math.log1p(-share) + value for value in sure.values()) / 4
 
-    with pytest.raises(DecodingError, match=r"it loses 0\.25"):  # a query of -2.0 cannot be held by any
+    assert hybrid.calibrate(list("0123"), [["tool_5"]] * 4, max_loss=0) == 1.0  # no temperature holds the one of -2.0
+    assert hybrid.unseen_weight < 1.0
+    sure[3] = -200.0
+    with pytest.raises(DecodingError, match=r"it loses 0\.25"):  # and this one no weight
         hybrid.calibrate(list("0123"), [["tool_5"]] * 4, max_loss=0)
+    sure[3] = -2.0
     for bound in (0.25, 0.5, 0.75):
         found = hybrid.calibrate(list("0123"), [["tool_5"]] * 4, max_loss=bound)
         assert lost(found) <= bound < lost(found / 1.13)
@@ -312,6 +324,8 @@ def test_limits_of_the_request(model, draft):
     [
         ("draft_k", 0),
         ("mode", "guess"),
+        ("unseen_weight", 0),
+        ("unseen_weight", 1.5),
         ("alpha", 1.5),
         ("normalise", "max"),
         ("temperature", 0.0),

@@ -22,6 +22,7 @@ Normalise = Literal["softmax", "zscore"]
 # stay finite.
 _LEAST, _LOWEST = 1e-9, -1e6
 # What calibration tries, the most trust in the draft first: a tenth to a hundred, about 12 % apart.
+_WEIGHTS = tuple(10 ** (-place / 10) for place in range(401))
 _TEMPERATURES = tuple(round(10 ** (place / 20), 4) for place in range(-20, 41))
 
 
@@ -48,10 +49,10 @@ class HybridRetriever:
     * ``fuse``, ``zscore``: ``alpha * z(g) + (1 - alpha) * z(D)``.
 
     Tools in ``unseen``, which the model was not trained on, are scored by the draft alone. With u the sum of d over
-    them, an unseen tool has log d and any other tool log(1 - u) + g in ``verify``; in ``fuse`` an unseen tool has
-    log d or z(D), and softmax(g) of the others is multiplied by 1 - u. So the draft says how likely an added tool is,
-    and the model shares the rest among the tools that it knows. A model sure of a known tool keeps it first; one that
-    spreads its probability, as for what it has never seen, gives way.
+    them (both times ``unseen_weight``), an unseen tool has log d and any other tool log(1 - u) + g in ``verify``; in
+    ``fuse`` an unseen tool has log d or z(D), and softmax(g) of the others is multiplied by 1 - u. So the draft says
+    how likely an added tool is, and the model shares the rest among the tools that it knows. A model sure of a known
+    tool keeps it first; one that spreads its probability, as for what it has never seen, gives way.
 
     Args:
         draft: Any retriever; lexical, dense or your own.
@@ -62,6 +63,8 @@ class HybridRetriever:
         normalise: How ``fuse`` makes scores comparable.
         temperature: Of the draft's softmax; the smaller, the more its first candidate stands out. :meth:`calibrate`
             finds one that added tools need and known ones can bear.
+        unseen_weight: Factor, up to 1, of the draft's share d of each unseen tool. :meth:`calibrate` lowers it where no
+            temperature is enough: where the model is unsure, even a flat draft gives an unseen tool more than that.
         union_k: Add the model's own best tools of the whole catalogue; 0: none. A tool that the draft did not propose
             counts there as its last candidate does.
         unseen: Ids of tools that were added after training. They need not be in the model's tokenizer; where they are,
@@ -90,6 +93,7 @@ class HybridRetriever:
         alpha: float = 0.5,
         normalise: Normalise = "softmax",
         temperature: float = 1.0,
+        unseen_weight: float = 1.0,
         union_k: int = 0,
         unseen: Iterable[str] = (),
         hold_unseen: bool = True,
@@ -105,10 +109,13 @@ class HybridRetriever:
             raise ConfigError("alpha", alpha, "a number from 0 to 1")
         if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
             raise ConfigError("temperature", temperature, "a finite number above 0")
+        if not isinstance(unseen_weight, int | float) or not 0 < unseen_weight <= 1:
+            raise ConfigError("unseen_weight", unseen_weight, "a number above 0, up to 1")
         if isinstance(unseen, str):
             raise ConfigError("unseen", unseen, "a collection of tool ids")
         self.draft, self.model, self.draft_k = draft, model, check_count("draft_k", draft_k)
         self.mode, self.alpha, self.normalise, self.temperature = mode, float(alpha), normalise, float(temperature)
+        self.unseen_weight = float(unseen_weight)
         self.union_k = union_k if union_k == 0 and not isinstance(union_k, bool) else check_count("union_k", union_k)
         self.unseen = frozenset(unseen)
         self.hold_unseen, self.num_beams = hold_unseen, num_beams
@@ -149,7 +156,8 @@ class HybridRetriever:
 
         A small temperature trusts the draft: added tools come first more often, wrongly too. The smallest one is taken
         at which, of the given queries, at most ``max_loss`` have an unseen tool in the first place although the best of
-        the known tools is right.
+        the known tools is right. Where no temperature is enough it stays as it is, and the largest
+        :attr:`unseen_weight` is taken that keeps the bound.
 
         Args:
             queries: Q queries of known tools that the model was not trained on.
@@ -161,7 +169,7 @@ class HybridRetriever:
 
         Raises:
             ConfigError: ``max_loss`` is out of range, or the mode has no temperature.
-            DecodingError: There are no queries or not as many labels; or no temperature up to 100 keeps the bound.
+            DecodingError: There are no queries or not as many labels; or neither keeps the bound.
             RetrievalError: As in :meth:`retrieve`.
         """
         texts, wanted = query_texts(queries), [frozenset(row) for row in labels]
@@ -174,15 +182,23 @@ class HybridRetriever:
         rows, failures = self._gather(texts, None, self.draft_k)
         if failures:
             raise RetrievalError(failures, [None] * len(rows))
-        before = self.temperature
+        before, weight = self.temperature, self.unseen_weight
+
+        def lost() -> float:
+            return sum(self._loses(query, right) for query, right in zip(rows, wanted, strict=True)) / len(rows)
+
+        self.unseen_weight = 1.0
         for self.temperature in _TEMPERATURES:
-            lost = sum(self._loses(query, right) for query, right in zip(rows, wanted, strict=True)) / len(rows)
-            if lost <= max_loss:
+            if lost() <= max_loss:
                 return self.temperature
         self.temperature = before
+        for self.unseen_weight in _WEIGHTS:
+            if lost() <= max_loss:
+                return self.temperature
+        share, self.unseen_weight = lost(), weight
         raise DecodingError(
-            f"expected a temperature up to {_TEMPERATURES[-1]:g} that loses at most {max_loss:g} of {len(rows)} "
-            f"queries, it loses {lost:.4g}; allow more, train further, or use union_k"
+            f"expected a weight of unseen tools down to {_WEIGHTS[-1]:g} that loses at most {max_loss:g} of "
+            f"{len(rows)} queries, it loses {share:.4g}; allow more, train further, or use union_k"
         )
 
     def _loses(self, query: _Query, right: frozenset[str]) -> bool:
@@ -296,6 +312,7 @@ class HybridRetriever:
                 for name, value in standard.items()
             }
         share = _softmax({name: value / self.temperature for name, value in standard.items()})
+        share = {name: value if name in model else self.unseen_weight * value for name, value in share.items()}
         rest = max(1.0 - sum(share[name] for name in drafted if name not in model), _LEAST)
         if len(model) == len(drafted):
             rest = 1.0  # exactly: nothing here is unseen

@@ -21,6 +21,7 @@ def _hybrid(context: JobContext) -> LoadedSystem:
     if max_loss is not None and unseen:
         known = context.data.queries("validation")
         facts["temperature"] = retriever.calibrate([q.text for q in known], [q.tools for q in known], max_loss=max_loss)
+        facts["unseen_weight"] = retriever.unseen_weight
     return LoadedSystem(retriever, facts=facts)
 
 
