@@ -22,6 +22,7 @@ from benchmarks.ablations.bench import (
     _as_wide_as_the_model,
     fit_codebook,
     report_figures,
+    spread_vectors,
     training_rows,
 )
 from benchmarks.ablations.report import write_report
@@ -128,7 +129,8 @@ def test_the_figure_that_decides_is_found(tmp_path):
 def test_variants_name_settings_that_exist(experiment, variant):
     known = set(inspect.signature(Codebook.fit).parameters)
     assert set(variant.codebook) <= known - {"seed"}
-    assert set(variant.embedding) <= set(inspect.signature(initialize_code_embeddings).parameters)
+    known = {*inspect.signature(initialize_code_embeddings).parameters, *inspect.signature(spread_vectors).parameters}
+    assert set(variant.embedding) <= known
     first = Variant("original", start_from="base") if experiment == "backbone" else DEFAULT
     assert EXPERIMENTS[experiment][1][0] == first
     assert experiment == "codebooks" or not variant.control
@@ -177,6 +179,22 @@ class _StandIn(Bench):
 
     def embeddings(self, variant):
         return self._values
+
+
+def test_rows_drawn_apart_lose_their_means_and_half_their_direction():
+    rng = np.random.default_rng(0)
+    vectors = (rng.normal(size=(12, 64)) + 5).astype(np.float32)
+    sizes = (8, 4)
+    np.testing.assert_array_equal(spread_vectors(vectors, sizes, False, 0.0, 0), vectors)
+    centred = spread_vectors(vectors, sizes, True, 0.0, 0)
+    for rows, old in ((slice(0, 8), vectors[:8]), (slice(8, 12), vectors[8:])):
+        np.testing.assert_allclose(centred[rows], old - old.mean(axis=0), atol=1e-5)
+    mixed, again = (spread_vectors(vectors, sizes, False, 0.5, seed) for seed in (0, 1))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = (mixed * unit).sum(axis=1) / np.linalg.norm(mixed, axis=1)
+    assert cosines.min() > 0.5  # sqrt(1/2), but for what two directions share by chance
+    assert cosines.max() < 0.9
+    assert not np.array_equal(mixed, again)
 
 
 def test_shuffled_embeddings_give_codes_that_mean_less():
