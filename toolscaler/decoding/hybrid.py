@@ -22,8 +22,9 @@ Normalise = Literal["softmax", "zscore"]
 # stay finite.
 _LEAST, _LOWEST = 1e-9, -1e6
 # What calibration tries, the most trust in the draft first: a tenth to a hundred, about 12 % apart.
-_WEIGHTS = tuple(10 ** (-place / 10) for place in range(401))
 _TEMPERATURES = tuple(round(10 ** (place / 20), 4) for place in range(-20, 41))
+# And where none of them is enough: 1 down to 1e-40.
+_WEIGHTS = tuple(10 ** (-place / 10) for place in range(401))
 
 
 @dataclass
