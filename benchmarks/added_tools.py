@@ -259,12 +259,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the cells and write the tables."""
     arguments = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    cells = []
+    output = Path(arguments.output)
     for name in arguments.catalogues:
         for seed in arguments.seeds:
-            cells.append(run_cell(name, seed, arguments))
-            write_text(Path(arguments.output) / "results.md", markdown(cells))
-    print(markdown(cells))
+            run_cell(name, seed, arguments)
+            write_text(output / "results.md", markdown(read_cells(output)))
+    print(markdown(read_cells(output)))
+
+
+def read_cells(output: Path) -> list[dict[str, Any]]:
+    """Read every cell of a folder, those of earlier calls too."""
+    cells = [json.loads(path.read_text()) for path in sorted(output.glob("*/cell.json"))]
+    return [cell for cell in cells if MODEL in cell["systems"]]
 
 
 if __name__ == "__main__":

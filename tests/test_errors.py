@@ -46,6 +46,15 @@ def test_data_error_names_file_and_line(path, line, text):
     assert (str(error), error.message, error.path, error.line) == (text, "bad", path, line)
 
 
+def test_artifact_error_leaves_out_the_middle_of_what_a_file_made_too_long():
+    assert str(errors.ArtifactError("x" * 2_000)) == "x" * 2_000
+    text = str(errors.ArtifactError("expected a list, got '" + "y" * 100_000 + "'; delete it", path="a.json"))
+    assert text.startswith("a.json: expected a list, got 'yyy")
+    assert text.endswith("yyy'; delete it")
+    assert "[98,534 characters left out]" in text
+    assert len(text) < 2_000
+
+
 def test_ambiguous_source_names_the_candidates_sorted():
     error = errors.AmbiguousSourceError(["openai", "mcp"], path="t.json")
     assert error.candidates == ("mcp", "openai")

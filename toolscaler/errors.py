@@ -254,12 +254,15 @@ class ArtifactError(ToolscalerError, OSError):
     """A saved artefact is missing, damaged or of an unknown format version.
 
     Args:
-        message: What was expected, what was found and what to do.
+        message: What was expected, what was found and what to do. What was found is a stranger's: of more than 2,000
+            characters the middle is left out.
         path: The file or folder.
     """
 
     def __init__(self, message: str, *, path: str | Path | None = None) -> None:
         self.path = None if path is None else str(path)
+        if len(message) > 2_000:
+            message = f"{message[:1_000]} [{len(message) - 1_500:,} characters left out] {message[-500:]}"
         super().__init__(message if path is None else f"{path}: {message}")
 
 

@@ -175,3 +175,28 @@ def test_fingerprint_sees_every_weight_and_no_adapter(adapted):
     with torch.no_grad():
         plain.backbone.model.layers[1].mlp.up_proj.weight[3, 5] *= 1.001
     assert weights_fingerprint(plain.backbone) != plain.config.base_fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"weights": "model"}, "expected a whole gist compressor"),  # the rows alone are there
+        ({"weights": "adapter"}, "adapter_config.json"),
+        ({"backbone_config": None}, "expected a backbone_config"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_the_files_is_refused(base_folder, tmp_path, change, says):
+    folder = tmp_path / "model"
+    GistForToolCompression.from_base_model(base_folder).save_pretrained(folder)
+    GistForToolCompression.from_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ArtifactError, match=says):
+        GistForToolCompression.from_pretrained(folder)
+
+
+def test_a_repository_that_is_not_there_keeps_the_client_s_error(base_folder, tmp_path):
+    config = GistForToolCompression.from_base_model(base_folder).config
+    with pytest.raises(OSError) as found:
+        GistForToolCompression.from_pretrained("no/such-repository", config=config, local_files_only=True)
+    assert not isinstance(found.value, ArtifactError)

@@ -68,6 +68,7 @@ def make_kinds(root: Path) -> dict[str, Kind]:
     compressor = GistForToolCompression.from_base_model(str(base_folder))
     compressor.save_pretrained(root / "rows", save_base=False)
     parts.tiny.tiny_tokenizer().save_pretrained(root / "rows")
+    compressor.save_pretrained(root / "compressor", save_base=True)
 
     def codebook(folder: Path) -> None:
         book = Codebook.from_pretrained(folder)
@@ -123,6 +124,8 @@ def make_kinds(root: Path) -> dict[str, Kind]:
         "adapter": Kind(root / "small", "adapter_model.safetensors", "tensors", small),
         "compressor rows": Kind(root / "rows", "gist_rows.safetensors", "tensors", rows_of, 0.5),
         "compressor config": Kind(root / "rows", "config.json", "json", rows_of, 0.5),
+        "whole compressor": Kind(root / "compressor", "model.safetensors", "tensors", rows_of, 0.5),
+        "whole compressor config": Kind(root / "compressor", "config.json", "json", rows_of, 0.5),
     }
 
 

@@ -189,7 +189,8 @@ class GistForToolCompression(PreTrainedModel):
         """
         config = kwargs.pop("config", None) or persistence.load_config(name, kwargs)
         if config.weights == "model":
-            return super().from_pretrained(str(name), *args, config=config, **kwargs)
+            whole = super().from_pretrained
+            return persistence.load_whole(name, lambda: whole(str(name), *args, config=config, **kwargs))
         return persistence.load_on_base(cls, name, config, merge_adapter, kwargs)
 
     def save_pretrained(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from toolscaler._files import atomic_path
 from toolscaler._optional import require
 from toolscaler._tensors import TensorFile, open_tensors
 from toolscaler.compression.configuration import GistConfig
-from toolscaler.errors import ArtifactError, CompressionError
+from toolscaler.errors import ArtifactError, CompressionError, ToolscalerError
 
 if TYPE_CHECKING:
     from toolscaler.compression.modeling import GistForToolCompression
@@ -174,12 +174,35 @@ def load_config(name: str | Path, kwargs: Mapping[str, Any]) -> GistConfig:
             f"expected model_type {GistConfig.model_type!r} in config.json, got {found!r:.80}", path=name
         )
     try:
-        return GistConfig.from_pretrained(str(name), **hub)
+        config = GistConfig.from_pretrained(str(name), **hub)
     except MemoryError:
         raise
     except Exception as error:
         # Wrong types and numbers reach the constructors of several libraries.
         raise ArtifactError(f"config.json is damaged: {type(error).__name__}: {str(error)[:200]}", path=name) from error
+    if config.backbone_config is None:
+        raise ArtifactError("config.json is damaged: expected a backbone_config, got none", path=name)
+    return config
+
+
+def load_whole(name: str | Path, load: Callable[[], Any]) -> Any:
+    """Load the form ``model``; what a damaged folder makes of the loader is said in our words.
+
+    Raises:
+        ArtifactError: ``name`` is a folder, and no whole model is in it.
+    """
+    try:
+        return load()
+    except (ToolscalerError, MemoryError):
+        raise
+    except Exception as error:
+        if not Path(name).is_dir():  # a repository: the Hub client says what is wrong
+            raise
+        raise ArtifactError(
+            f"expected a whole gist compressor (its config.json says so), got {type(error).__name__}: "
+            f"{str(error)[:300]}",
+            path=name,
+        ) from error
 
 
 def _file(name: str | Path, file: str, hub: Mapping[str, Any]) -> str:
