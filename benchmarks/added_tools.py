@@ -161,8 +161,8 @@ def adapted(catalogue: ToolCatalogue, run: Path) -> GenerativeRetriever:
     return GenerativeRetriever.from_pretrained(other.folder)
 
 
-def run_cell(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Make one cell, or what is left of it."""
+def run_cell(name: str, seed: int, arguments: argparse.Namespace) -> None:
+    """Make one cell, or what is left of it, and write it."""
     cell = Path(arguments.output) / f"{name}-{seed}"
     cell.mkdir(parents=True, exist_ok=True)
     path = cell / "cell.json"
@@ -170,7 +170,7 @@ def run_cell(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
     wanted = [MODEL, "dense", "bm25", *(f"hybrid, {d}, {kind}" for d in ("dense", "bm25") for kind in HYBRIDS)]
     wanted += ["adapted"] if arguments.adapt else []
     if set(wanted) <= done.get("systems", {}).keys():
-        return done
+        return
     run, added, fresh = make_run(cell, name, seed, arguments)
     held_out = list(load_tool_queries(run / "data" / "test.jsonl"))
     random.Random(seed).shuffle(held_out)
@@ -181,7 +181,7 @@ def run_cell(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
         "seed": seed,
         "tools": len(catalogue),
         "added": len(added),
-        "dense": "lsa" if arguments.sentences is None else Path(arguments.sentences).name,
+        "dense": "lsa" if arguments.sentences is None else "/".join(Path(arguments.sentences).parts[-2:]),
         "seconds_adding": seconds if seconds is not None else done.get("seconds_adding"),
         "systems": done.get("systems", {}),
     }
@@ -191,7 +191,6 @@ def run_cell(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, A
             done["systems"][system] = _values(found)
             write_json(path, done, indent=None)
             logger.info("%s, seed %d, %s: done", name, seed, system)
-    return done
 
 
 def _values(found: CatalogueCheck) -> dict[str, list[float]]:
@@ -207,7 +206,7 @@ def markdown(cells: Sequence[dict[str, Any]]) -> str:
         first = own[0]
         parts += [
             f"### {name}: {first['added']} of {first['tools']} tools added after training, "
-            f"{len(own)} seeds, dense = {first['dense']}",
+            f"{len(own)} {'seed' if len(own) == 1 else 'seeds'}, dense = {first['dense']}",
             "",
             f"| system | Recall@{K} of added tools | NDCG@1 of added tools | cold intrusion | NDCG@1 of old tools | "
             "points lost against the model before |",
@@ -263,8 +262,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in arguments.catalogues:
         for seed in arguments.seeds:
             run_cell(name, seed, arguments)
-            write_text(output / "results.md", markdown(read_cells(output)))
-    print(markdown(read_cells(output)))
+            table = markdown(read_cells(output))
+            write_text(output / "results.md", table)
+    print(table)
 
 
 def read_cells(output: Path) -> list[dict[str, Any]]:
