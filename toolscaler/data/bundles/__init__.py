@@ -35,7 +35,7 @@ def load_bundle(name: str, folder: str | Path, **options: Any) -> ToolBundle:
         folder: The data set's folder. Files may be gzipped.
         **options: Choices of that data set: ``toole`` (``include_multi``), ``ultratool`` (``language``), ``bfcl``
             (``categories``, ``multi_turn``), ``toolbench`` (``queries``, ``documents``, ``unresolved``,
-            ``include_finish``), ``livemcpbench`` (``ambiguous``). See the ``load_...`` functions.
+            ``include_finish``, ``mgtoolbench``), ``livemcpbench`` (``ambiguous``). See the ``load_...`` functions.
 
     Returns:
         Documents and queries. Every label of a query is the id of a document, and every id occurs once.

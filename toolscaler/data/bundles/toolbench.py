@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from toolscaler.data.bundles.base import ToolBundle, find_file, read_mapping, read_objects
+from toolscaler.data.bundles.mgtoolbench import TEST_FILE, TEST_SPLIT, load_mgtoolbench
 from toolscaler.data.documents import ToolDocument
 from toolscaler.data.queries import ToolQuery
 from toolscaler.data.query_files import load_tool_queries
@@ -33,6 +34,7 @@ _QUERY_FILES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "full": tuple((f"full_queries/test_instruction/{name}.json", name) for name in _SETS),
     "anytool": (("anytoolbench.json", "anytool"), ("anytool_custom_query_data.json", "anytool_custom")),
 }
+_QUERY_SETS = (*_QUERY_FILES, "mgtoolbench")
 
 
 class _Catalogue:
@@ -74,24 +76,28 @@ def load_toolbench(
     documents: Literal["all", "documented"] = "all",
     unresolved: Literal["add", "drop", "raise"] = "add",
     include_finish: bool = False,
+    mgtoolbench: str | Path = "../toolbench-g3-mgtoolbench",
 ) -> ToolBundle:
     """Load ToolBench.
 
     Ids are ``tool/api``; labels know no category, so of records that share tool and API the first counts. Descriptions
     of whole tools follow those of their APIs. An API without documentation has its name, the description of its tool
     and, where all documented APIs of the tool have one category, that category. Splits are named after the files
-    (``G1_instruction``, ``G1_tool``, ``G1_category``, ``G2_instruction``, ``anytool``, ``anytool_custom``).
+    (``G1_instruction``, ``G1_tool``, ``G1_category``, ``G2_instruction``, ``anytool``, ``anytool_custom``;
+    ``G3_train`` and ``G3_instruction`` of MGToolBench).
 
     Args:
         folder: Holds ``virtual_tokens.txt``, ``tool_details.json``, ``api_docs.jsonl`` (API records) and
             ``draft_tool_instruction_initial.json``, and the query files.
         queries: One or several of ``"full"`` (the original test sets), ``"solvable"`` (what StableToolBench keeps of
-            them) and ``"anytool"``.
+            them), ``"anytool"`` and ``"mgtoolbench"`` (training and test queries of G3, of another folder; documents
+            of the latter's APIs count as documentation).
         documents: ``"all"``: every API of ``virtual_tokens.txt``. ``"documented"``: every API with documentation.
         unresolved: What happens to a label that is no tool of these: ``"add"`` adds the tool, with its documentation
             where there is any; ``"drop"`` drops the label, and the query if it was the last one; ``"raise"`` is an
             error. Counted either way.
         include_finish: Whether ``Finish``, which ends a trajectory, is a tool of the catalogue: 46,985 with it.
+        mgtoolbench: Folder of MGToolBench, relative to ``folder``: ``coarse_instruction`` and ``retrieval`` are in it.
 
     Raises:
         ConfigError: An option has a value that is not allowed.
@@ -100,22 +106,33 @@ def load_toolbench(
     """
     names = (queries,) if isinstance(queries, str) else tuple(queries)
     for name in names:
-        if name not in _QUERY_FILES:
-            raise ConfigError("queries", name, f"one or several of {', '.join(_QUERY_FILES)}")
+        if name not in _QUERY_SETS:
+            raise ConfigError("queries", name, f"one or several of {', '.join(_QUERY_SETS)}")
     if documents not in ("all", "documented"):
         raise ConfigError("documents", documents, "'all' or 'documented'")
     if unresolved not in ("add", "drop", "raise"):
         raise ConfigError("unresolved", unresolved, "'add', 'drop' or 'raise'")
     known = _Catalogue(folder)
+    other = folder / mgtoolbench
+    if "mgtoolbench" in names:
+        for row in read_objects(find_file(other, TEST_FILE), "api_list"):
+            for api in row["api_list"]:
+                known.add(api)
     keys = _token_keys(folder) if documents == "all" else list(known.documents)
     tools = {document.id: document for document in map(known.document, keys)}
     if include_finish:
         tools[FINISH] = finish_document()
     labelled: list[ToolQuery] = []
     labels: dict[str, ApiKey] = {}
+    steps: dict[str, int] = {}
     for name in names:
-        for relative, split in _QUERY_FILES[name]:
-            path = find_file(folder, relative)
+        files = [(find_file(folder, relative), split) for relative, split in _QUERY_FILES.get(name, ())]
+        if name == "mgtoolbench":
+            training, found, steps = load_mgtoolbench(other, [*_token_keys(folder), *known.documents])
+            labelled += training
+            labels.update(found)
+            files = [(find_file(other, TEST_FILE), TEST_SPLIT)]
+        for path, split in files:
             read = load_tool_queries(path, "toolbench", split=split)
             labelled += [dataclasses.replace(query, text=query.text.strip()) for query in read]
             labels.update(_label_keys(path))
@@ -125,6 +142,7 @@ def load_toolbench(
         - include_finish,
         "records of another category merged": known.other_categories,
         **missing,
+        **steps,
     }
     return ToolBundle("toolbench", list(tools.values()), labelled, counts)
 
