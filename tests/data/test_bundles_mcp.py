@@ -11,6 +11,7 @@ import pytest
 from support.bundles import check_bundle, put, read_json, read_lines
 from toolscaler.data.bundles import load_bundle
 from toolscaler.data.schema import check_arguments_schema
+from toolscaler.errors import DataError
 
 # --- livemcpbench ----------------------------------------------------------------------------------------------------
 
@@ -161,6 +162,37 @@ def test_toucan_small(tmp_path):
         "repeated documents merged": 1,
         "documents with a suffix": 2,
     }
+
+
+def test_tools_of_toucan_join_livemcpbench_unless_they_are_the_same(tmp_path):
+    _livemcpbench(tmp_path / "live")
+    tools = [
+        {"name": "write", "description": " D.", "input_schema": {"type": "object"}},  # as in LiveMCPBench
+        {"name": "read", "description": "Reads otherwise.", "input_schema": {"type": "object"}},
+        {"name": "delete", "description": "Deletes.", "input_schema": {"type": "object"}},
+    ]
+    put(tmp_path, "toucan/mcp_servers.jsonl.gz", [_server("Files", live=tools)])
+    alone = load_bundle("livemcpbench", tmp_path / "live")
+    bundle = load_bundle("livemcpbench", tmp_path / "live", toucan="../toucan")
+    added = [document.id for document in bundle.documents[len(alone.documents) :]]
+    assert [re.sub("#[0-9a-f]{8}$", "#", id_) for id_ in added] == ["Files/read#", "Files/delete"]
+    assert bundle.documents[: len(alone.documents)] == alone.documents
+    assert bundle.queries == alone.queries
+    assert bundle.counts == {**alone.counts, "tools of Toucan": 2, "tools of Toucan left out as the same": 1}
+    with pytest.raises(DataError, match="mcp_servers"):
+        load_bundle("livemcpbench", tmp_path / "live", toucan="nowhere")
+
+
+@pytest.mark.shared_data
+def test_both_real(shared_data):
+    bundle = load_bundle("livemcpbench", shared_data / "livemcpbench", toucan="../toucan-mcp")
+    check_bundle(bundle)
+    toucan = load_bundle("toucan-mcp", shared_data / "toucan-mcp").documents
+    own = bundle.documents[:527]
+    same = {(item.name, tuple(item.description.split())) for item in own}
+    others = [item for item in toucan if (item.name, tuple(item.description.split())) not in same]
+    assert len(bundle.documents) == 527 + len(others) > 15_000
+    assert bundle.counts["tools of Toucan left out as the same"] == len(toucan) - len(others) > 0
 
 
 @pytest.mark.shared_data

@@ -121,6 +121,19 @@ def test_given_splits_have_domains_and_no_training_on_test_queries(tmp_path: Pat
     assert summary["tests"]["I2"]["unseen_labels"] == 1
 
 
+def test_descriptions_are_training_queries_where_there_are_none(tmp_path: Path) -> None:
+    spec = dataclasses.replace(given_source(tmp_path), train=["documents"])
+    tools = [{"name": f"t{number}", "description": " word" * 50 * (number != 5)} for number in range(6)]
+    (tmp_path / "tools.json").write_text(json.dumps(tools))
+    summary = make_dataset(spec, tmp_path, 1.0, tmp_path / "data")
+    rows = DatasetFolder(tmp_path / "data").queries("train")
+    assert [(row.text, row.tools) for row in rows] == [(" ".join(["word"] * 40), (f"t{place}",)) for place in range(5)]
+    assert summary["notes"]["tools without a description to train on"] == 1
+    plain = make_dataset(given_source(tmp_path), tmp_path, 1.0, tmp_path / "plain")
+    assert "tools without a description to train on" not in plain["notes"]
+    assert plain["queries"] == summary["queries"] - 5
+
+
 def test_wrong_labels_and_splits_are_refused(tmp_path: Path) -> None:
     spec = given_source(tmp_path)
     with pytest.raises(DataError, match="'missing'"):
@@ -137,6 +150,15 @@ def test_the_digest_is_of_content_and_not_of_place(source: Path, tmp_path: Path)
         (tmp_path / name).write_bytes((source / name).read_bytes())
     before = source_digest(home(), tmp_path)
     assert before == source_digest(home(), source)
+    for name, text in (("second", "one"), ("third", "one"), ("fourth", "two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(text)
+    bundles = [
+        DatasetSpec(tools="bundle:toolbench", folder="second", options={"mgtoolbench": place})
+        for place in ("../second", "../third", "../fourth")
+    ]
+    same, equal, different = (source_digest(bundle, tmp_path) for bundle in bundles)
+    assert same == equal != different  # files of the other folder count
     other = tmp_path / "other"
     other.mkdir()
     (other / "tools.json").write_bytes((source / "tools.json").read_bytes() + b" ")

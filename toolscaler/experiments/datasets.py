@@ -24,6 +24,9 @@ from toolscaler.experiments.specs import DatasetSpec, SplitSpec
 
 # Kept where there are no validation queries: the stages want a part to report on, and it must not be a test set.
 _MONITORED = 50
+#: Split to train on where a source has no training queries: each tool's own description is a query for it.
+DOCUMENTS = "documents"
+_DESCRIPTION_WORDS = 40
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ def source_digest(spec: DatasetSpec, root: Path) -> str:
 
         return f"starter {__version__}"
     places = [_place(root, spec.folder or "") if spec.tools.startswith("bundle:") else _place(root, spec.tools)]
+    # Options that name another folder, as those of a bundle may.
+    others = [places[0] / value for value in spec.options.values() if isinstance(value, str) and "/" in value]
+    places += [other.resolve() for other in others if other.is_dir()]
     places += [_place(root, file) for key, value in spec.queries.items() for file in patterns(value, f"queries.{key}")]
     if spec.trajectories not in (None, "starter"):
         places.append(_place(root, str(spec.trajectories)))
@@ -208,7 +214,17 @@ def _load(spec: DatasetSpec, root: Path) -> tuple[list[ToolDocument], list[ToolQ
                 notes[f"skipped_queries {file}"] = rows.report.skipped
     queries, dropped = _known_labels(queries, {document.id for document in documents}, spec)
     notes.update(dropped)
+    if spec.split.by == "given" and DOCUMENTS in patterns(spec.train, "train"):
+        described = _descriptions(documents)
+        queries += described
+        notes["tools without a description to train on"] = len(documents) - len(described)
     return documents, queries, notes
+
+
+def _descriptions(documents: Sequence[ToolDocument]) -> list[ToolQuery]:
+    """Make a training query of each description: its first words."""
+    texts = [(document.id, " ".join(document.description.split()[:_DESCRIPTION_WORDS])) for document in documents]
+    return [ToolQuery(text, (tool,), f"{DOCUMENTS}/{tool}", DOCUMENTS) for tool, text in texts if text]
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,8 +316,6 @@ def _given(spec: DatasetSpec, queries: list[ToolQuery]) -> _Parts:
         return [query for query in queries if _matches(query.split, wanted)]
 
     tests = {name: rows_of(value, f"tests.{name}") for name, value in spec.tests.items()}
-    train = rows_of(spec.train, "train")
-    validation = rows_of(spec.validation, "validation") if spec.validation else []
     texts = {text_key(query.text) for rows in tests.values() for query in rows}
     train = rows_of(spec.train, "train")
     validation = rows_of(spec.validation, "validation") if spec.validation else []

@@ -56,6 +56,7 @@ class DatasetSpec:
         unknown_tools: What becomes of trajectories that call tools outside the catalogue: ``raise`` or ``skip``.
         split: The split.
         train: With ``split.by: given``: the source's splits to train on (``*`` at the end stands for any end).
+            ``documents`` are the first 40 words of each tool's description, for sources without training queries.
         validation: The same for validation; without it, ``split.validation_size`` of the training queries.
         tests: The same: name of a test set -> the source's splits in it.
         domains: Test set -> the source's splits whose labels are its domain's tools (setting ``in_domain``); default:

@@ -14,10 +14,12 @@ from toolscaler.errors import ConfigError, DataError, ToolscalerError
 # Name -> "module:function" that loads it; a module is imported when its bundle is asked for.
 _LOADERS: dict[str, str] = {
     "bfcl": "toolscaler.data.bundles.bfcl:load_bfcl",
+    "glaive-toolcall": "toolscaler.data.bundles.dialogue_tools:load_glaive",
     "livemcpbench": "toolscaler.data.bundles.mcp_servers:load_livemcpbench",
     "seal-tools": "toolscaler.data.bundles.seal_tools:load_seal_tools",
     "toolbench": "toolscaler.data.bundles.toolbench:load_toolbench",
     "toole": "toolscaler.data.bundles.toole:load_toole",
+    "toolrl": "toolscaler.data.bundles.dialogue_tools:load_toolrl",
     "toucan-mcp": "toolscaler.data.bundles.mcp_servers:load_toucan_mcp",
     "ultratool": "toolscaler.data.bundles.ultratool:load_ultratool",
 }
@@ -35,7 +37,8 @@ def load_bundle(name: str, folder: str | Path, **options: Any) -> ToolBundle:
         folder: The data set's folder. Files may be gzipped.
         **options: Choices of that data set: ``toole`` (``include_multi``), ``ultratool`` (``language``), ``bfcl``
             (``categories``, ``multi_turn``), ``toolbench`` (``queries``, ``documents``, ``unresolved``,
-            ``include_finish``, ``mgtoolbench``), ``livemcpbench`` (``ambiguous``). See the ``load_...`` functions.
+            ``include_finish``, ``mgtoolbench``), ``livemcpbench`` (``ambiguous``, ``toucan``). See the
+            ``load_...`` functions.
 
     Returns:
         Documents and queries. Every label of a query is the id of a document, and every id occurs once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ _PAGE_NOISE = "Deploy Server"
 _PSEUDO_TOOL = "Optional Settings"
 
 
-def load_livemcpbench(folder: Path, *, ambiguous: Literal["server", "all", "drop"] = "server") -> ToolBundle:
+def load_livemcpbench(
+    folder: Path, *, ambiguous: Literal["server", "all", "drop"] = "server", toucan: str | Path | None = None
+) -> ToolBundle:
     """Load LiveMCPBench.
 
     Ids are ``server/tool``, by the server's name in ``tools.json``. Tasks name tools without their server, and some
@@ -31,6 +34,8 @@ def load_livemcpbench(folder: Path, *, ambiguous: Literal["server", "all", "drop
         ambiguous: What a name of several servers means. ``"server"``: the tool of the server that offers another,
             clear tool of the same task, if there is exactly one such server, else all candidates; ``"all"``: always all
             candidates; ``"drop"``: nothing.
+        toucan: Folder of the tools behind Toucan, relative to ``folder``; they join the catalogue as tools that no task
+            names. Tools with name and description of one of LiveMCPBench's are left out: they would be as right.
 
     Raises:
         ConfigError: ``ambiguous`` is none of these.
@@ -61,7 +66,30 @@ def load_livemcpbench(folder: Path, *, ambiguous: Literal["server", "all", "drop
         query = _task(row, by_name, ambiguous, counts)
         if query is not None:
             queries.append(query)
+    if toucan is not None:
+        others, merged = _others(folder / toucan, documents)
+        return ToolBundle("livemcpbench", [*documents, *others], queries, {**counts, **merged})
     return ToolBundle("livemcpbench", documents, queries, counts)
+
+
+def _others(folder: Path, documents: list[ToolDocument]) -> tuple[list[ToolDocument], dict[str, int]]:
+    """Give Toucan's tools that are not among ``documents``; a taken id gets a suffix, as equal ids do."""
+    found = load_toucan_mcp(folder)
+    same = {_said(document) for document in documents}
+    others = [document for document in found.documents if _said(document) not in same]
+    taken = {document.id for document in documents}
+    others = [
+        dataclasses.replace(document, id=f"{document.id}#{document.content_hash[:8]}")
+        if document.id in taken
+        else document
+        for document in others
+    ]
+    left_out = len(found.documents) - len(others)
+    return others, {"tools of Toucan": len(others), "tools of Toucan left out as the same": left_out}
+
+
+def _said(document: ToolDocument) -> tuple[str, str]:
+    return document.name, " ".join(document.description.split())
 
 
 def _tool_of_server(server: dict[str, Any], tool: dict[str, Any]) -> ToolDocument:
