@@ -14,6 +14,7 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
+from transformers.trainer_pt_utils import LabelSmoother
 from trl import SFTConfig, SFTTrainer
 
 from toolscaler.embedding import initialize_code_embeddings
@@ -175,6 +176,22 @@ def test_loss_equals_trls_on_the_same_rows(make_model, tokenizer, rows, tmp_path
     )
     batch = upstream.data_collator([upstream.train_dataset[i] for i in range(len(data))])
     assert loss == pytest.approx(upstream.compute_loss(upstream.model, batch).item(), abs=1e-5)
+
+
+def test_label_smoothing_is_that_of_transformers(make_model, tokenizer, rows, tmp_path) -> None:
+    model = make_model().eval()
+    trainer = retrieval_trainer(model, tokenizer, rows, config(tmp_path, label_smoothing_factor=0.2))
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    mask = batch["attention_mask"]
+    with torch.no_grad():
+        logits = model(
+            input_ids=batch["input_ids"], attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)
+        ).logits
+    kept = batch["labels"].shape[1]
+    expected = LabelSmoother(0.2)({"logits": logits[:, -kept:]}, batch["labels"], shift_labels=True).item()
+    assert trainer.compute_loss(model, batch).item() == pytest.approx(expected, abs=1e-5)
+    plain = retrieval_trainer(model, tokenizer, rows, config(tmp_path))
+    assert abs(plain.compute_loss(model, batch).item() - expected) > 1e-2
 
 
 def trained(model, tokenizer, rows, settings):

@@ -153,8 +153,9 @@ class RetrievalTrainer(EvenSteps, SFTTrainer):
     ) -> Any:
         """Give the mean cross-entropy of the completion tokens (paper section 4.2, L_ret).
 
-        The batch is that of :class:`RetrievalCollator`. Over accumulated or distributed batches the mean is over all
-        their completion tokens.
+        The batch is that of :class:`RetrievalCollator`. ``label_smoothing_factor`` counts as everywhere in
+        transformers: over the whole vocabulary. Over accumulated or distributed batches the mean is over all their
+        completion tokens.
         """
         labels = inputs["labels"]
         kept = labels.shape[1]
@@ -166,7 +167,11 @@ class RetrievalTrainer(EvenSteps, SFTTrainer):
         outputs = model(**given)
         logits = (outputs.logits if self.flattens else outputs.logits[:, -kept:-1]).float()
         total = cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORE_INDEX, reduction="sum"
+            logits.reshape(-1, logits.shape[-1]),
+            targets.reshape(-1),
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
+            label_smoothing=self.args.label_smoothing_factor,
         )
         counted = (targets != IGNORE_INDEX).sum()
         loss = total / torch.as_tensor(counted if num_items_in_batch is None else num_items_in_batch).clamp(min=1)

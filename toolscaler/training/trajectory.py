@@ -110,7 +110,8 @@ class TrajectoryTrainer(EvenSteps, SFTTrainer):
         targets = labels[:, 1:][before[:, :-1]]
         logits, outputs = self._logits(model, inputs, before)
         logits = logits.float()
-        total = nn.functional.cross_entropy(logits, targets, reduction="sum")
+        smoothing = self.args.label_smoothing_factor
+        total = nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
         counted = torch.as_tensor(len(targets) if num_items_in_batch is None else num_items_in_batch)
         loss = total / counted.to(total.device).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
