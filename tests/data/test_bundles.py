@@ -21,7 +21,8 @@ from toolscaler.errors import ConfigError, DataError, UnknownToolError
 
 
 def test_names_and_options_are_checked(tmp_path):
-    assert BUNDLES == ("bfcl", "livemcpbench", "seal-tools", "toolbench", "toole", "toucan-mcp", "ultratool")
+    names = "bfcl glaive-toolcall livemcpbench seal-tools toolbench toole toolrl toucan-mcp ultratool"
+    assert tuple(names.split()) == BUNDLES
     with pytest.raises(ConfigError, match="name: got 'tooly', expected one of bfcl"):
         load_bundle("tooly", tmp_path)
     with pytest.raises(ConfigError, match="lang: got 'en', expected an option of 'ultratool': language"):
