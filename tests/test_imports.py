@@ -27,11 +27,12 @@ ALLOWED = {
     "codebook": _BASE,
     "tokenization": _BASE | {"data", "codebook"},
     "embedding": _BASE | {"codebook", "tokenization"},
-    "training": _BASE | {"data", "compression", "codebook", "tokenization", "embedding"},
+    "prompt_attention": {"errors"},
+    "training": _BASE | {"data", "compression", "codebook", "tokenization", "embedding", "prompt_attention"},
     "hub": _BASE | {"data", "compression", "codebook", "tokenization", "embedding"},
-    "decoding": _BASE | {"tokenization", "hub"},
+    "decoding": _BASE | {"tokenization", "hub", "prompt_attention"},
     "evaluation": _BASE | {"data", "tokenization", "decoding", "agent"},
-    "agent": _BASE | {"data", "starter", "tokenization", "decoding"},
+    "agent": _BASE | {"data", "starter", "tokenization", "decoding", "prompt_attention"},
     "catalogue": _BASE
     | {"data", "compression", "codebook", "tokenization", "embedding", "training", "hub", "decoding"},
 }

@@ -389,6 +389,16 @@ def test_every_number_is_one_of_the_conversation(tokenizer, numbers, seed) -> No
     assert all(number in numbers for number in found)
 
 
+@pytest.mark.parametrize("number", [900719.9999999999, -988159199411.0001, 0.30000000000000004, 900720, 2**53 - 1])
+def test_a_number_beside_a_whole_one_stays_itself(tokenizer, number) -> None:
+    """The engine reads about sixteen digits, and may take such a number for the whole one."""
+    others = [900721, 900719, 2**53 - 2, number]
+    narrow = values("look it up", json.dumps(others)).narrowed(ArgumentGrammar(tokenizer, obj(a={"type": "number"})))
+    found = {narrow.parse(walks.random_walk(narrow, seed))["a"] for seed in range(40)}
+    assert number in found
+    assert found <= set(others)
+
+
 @QUICK
 @given(st.lists(st.integers(0, 9999), max_size=5), st.integers(0, 2**32 - 1))
 def test_every_number_of_an_answer_is_one_of_the_conversation(tokenizer, numbers, seed) -> None:

@@ -226,6 +226,7 @@ def test_finished_rounds_are_skipped_redone_and_forgotten(settings: dict, whole:
         ({"rounds": {"trainer": {"code_targets": "next"}}}, "code_targets"),
         ({"rounds": {"trainer": {"output_dir": "x"}}}, "rounds.trainer.output_dir"),
         ({"rounds": {"count": 2}, "embedding": {"init": "random"}}, "embedding.init"),
+        ({"rounds": {"count": 2}, "retrieval": {"trainer": {"bidirectional_prompts": True}}}, "rounds.count"),
     ],
 )
 def test_bad_settings_stop_before_anything_runs(tmp_path: Path, data: dict, words: str) -> None:

@@ -226,15 +226,18 @@ class ArgumentGrammar:
 
 
 def _nearest(value: Any, numbers: Sequence[int | float]) -> Any:
-    """Give JSON data with each decimal number replaced by the known one from which only the last bits part it."""
+    """Give JSON data with each number replaced by the known decimal one from which only the last bits part it."""
     if isinstance(value, dict):
         return {key: _nearest(item, numbers) for key, item in value.items()}
     if isinstance(value, list):
         return [_nearest(item, numbers) for item in value]
-    if not isinstance(value, float):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     at = bisect.bisect_left(numbers, value)
     near = min(numbers[max(at - 1, 0) : at + 1], key=lambda number: abs(number - value))
+    # A decimal number may have become a whole one, never a whole one another.
+    if isinstance(value, int) and (abs(value) >= 2**53 or float(near).is_integer()):
+        return value
     return near if near != value and abs(near - value) <= 8 * math.ulp(value) else value
 
 

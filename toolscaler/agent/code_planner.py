@@ -41,6 +41,7 @@ from toolscaler.decoding.model_io import artifact_folder, check_model, load_mode
 from toolscaler.decoding.scoring import ScoreRule
 from toolscaler.decoding.trie import CodeTrie
 from toolscaler.errors import ConfigError, DecodingError, EmptyCatalogueError
+from toolscaler.prompt_attention import reads_both_ways
 from toolscaler.tokenization.code_tokens import code_offsets
 from toolscaler.tokenization.conversations import ConversationEncoder
 from toolscaler.tokenization.foreign_text import encode_foreign_text
@@ -121,6 +122,12 @@ class CodePlanner(Planner):
             raise ConfigError("CodePlanner.abstain_with", abstain_with, "'say' or 'ask'")
         self.grounder = Grounder(Grounding.of(grounding))
         check_model(model, tokenizer.required_vocab_size)
+        if reads_both_ways(model):
+            raise ConfigError(
+                "CodePlanner.model",
+                "a model trained with bidirectional_prompts",
+                "one that reads causally, as dialogues",
+            )
         _check_codes(tokenizer)
         if FINISH_TOOL not in tokenizer.tool_index:
             raise EmptyCatalogueError(

@@ -29,6 +29,7 @@ from toolscaler.decoding.search_plan import (
 from toolscaler.decoding.self_check import capability_of
 from toolscaler.decoding.trie import CodeTrie
 from toolscaler.errors import DecodingError
+from toolscaler.prompt_attention import reads_both_ways
 
 #: Tree tokens that one forward of scoring takes, all queries together; each query has at least 32 of them.
 SCORE_TOKENS = 2048
@@ -59,6 +60,8 @@ class SearchEngine:
             prompts: All prompts of a call.
             lasting: It may be remembered from call to call.
         """
+        if reads_both_ways(self.model):  # there the first tokens have seen the last
+            return None
         length = self._prefixes.worth(prompts) if prompts else 0
         if not length:
             return None

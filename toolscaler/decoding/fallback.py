@@ -14,6 +14,7 @@ from toolscaler.decoding.model_io import accepted_arguments
 from toolscaler.decoding.scoring import NOT_FINITE, Found, ScoreRule
 from toolscaler.decoding.trie import CodeTrie
 from toolscaler.errors import DecodingError
+from toolscaler.prompt_attention import both_ways_mask, reads_both_ways
 
 #: Tokens of a batch of plain forwards.
 _BATCH_TOKENS = 4096
@@ -148,7 +149,14 @@ def plain_scores(
             [[*prompt, *codes, *[0] * (width - len(prompt) - len(codes))] for _, _, prompt, codes in batch]
         )
         first = min(len(prompt) for _, _, prompt, _ in batch) - 1
-        given = {"logits_to_keep": width - first} if "logits_to_keep" in accepted_arguments(model) else {}
+        given: dict[str, Any] = (
+            {"logits_to_keep": width - first} if "logits_to_keep" in accepted_arguments(model) else {}
+        )
+        if reads_both_ways(model):
+            prompts_end = torch.tensor([len(prompt) for _, _, prompt, _ in batch])[:, None]
+            given["attention_mask"] = both_ways_mask(
+                model, torch.ones_like(ids, device=model.device), torch.arange(width) < prompts_end
+            )
         logits = model(input_ids=ids.to(model.device), use_cache=False, return_dict=True, **given).logits
         first = width - logits.shape[1]
         for row, (query, place, prompt, codes) in enumerate(batch):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from toolscaler.decoding.model_adapter import Capability, ModelAdapter, Prefix, unwrapped
+from toolscaler.prompt_attention import both_ways_mask, reads_both_ways
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ def capability_of(model: Any, columns: int) -> Capability:
     )
     length = window + _PROMPT if window and columns > window else _PROMPT
     head = unwrapped(model).get_output_embeddings()
-    key = (length, getattr(config, "_attn_implementation", None), model.dtype, str(model.device), id(head))
+    way = getattr(config, "_attn_implementation", None), reads_both_ways(model)
+    key = (length, *way, model.dtype, str(model.device), id(head))
     with _lock:
         known = _known.setdefault(model, {})
         if key in known:
@@ -142,8 +144,13 @@ class _Sample:
         width = max(map(len, paths))
         ids = torch.tensor([path + path[-1:] * (width - len(path)) for path in paths], device=model.device)
         # Padded on the right, where a causal model cannot look: no mask is needed, and none can be misread.
+        self.both_ways = reads_both_ways(model)
+        given = {}
+        if self.both_ways:
+            ends = torch.tensor([[len(prompt)] for prompt in self.prompts for _ in range(_SIBLINGS)])
+            given["attention_mask"] = both_ways_mask(model, torch.ones_like(ids), torch.arange(width) < ends)
         with torch.no_grad():
-            logits = model(input_ids=ids, use_cache=False, return_dict=True).logits
+            logits = model(input_ids=ids, use_cache=False, return_dict=True, **given).logits
         at = torch.tensor([[len(p) - 1 + d for d in range(4)] for p in self.prompts for _ in range(_SIBLINGS)])
         self.step = max(1, logits.shape[-1] // _COLUMNS)
         # (2 x siblings, 4, some of the vocabulary)
@@ -162,6 +169,8 @@ class _Sample:
         again = self._by_tree(adapter, other, None)
         if not _near(again[:, :, 0].to(expected), got[:, :, 0].to(expected), 0.3):
             return "branches of a tree are not apart"
+        if self.both_ways:  # such prompts are read in one part
+            return None
         prefix = adapter.read_prefix(tuple(self.prompts[0][:2]))
         if not _near(self._by_tree(adapter, self.tree, prefix).to(expected), expected):
             return "a prompt read in two parts gives other logits"

@@ -87,6 +87,10 @@ def check_round_settings(config: RunConfig) -> None:
         raise ConfigError("rounds.count", section.count, "1 (no post-guided round) or more (paper: 2)")
     if section.count > 1 and config.embedding.init != "reframe":
         raise ConfigError("embedding.init", config.embedding.init, "'reframe' where rounds.count is above 1")
+    if config.retrieval.trainer.get("bidirectional_prompts", False):
+        for key, wanted in (("rounds.count", config.rounds.count > 1), ("data.trajectories", config.data.trajectories)):
+            if wanted:
+                raise ConfigError("retrieval.trainer.bidirectional_prompts", True, f"false with {key}, read causally")
     _settings(config, Path(config.output_dir))
 
 

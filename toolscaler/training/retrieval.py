@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from toolscaler.errors import ConfigError, TokenizationError, TrainingError
+from toolscaler.prompt_attention import both_ways_mask, read_both_ways, reads_both_ways
 from toolscaler.tokenization.prompts import shorten_prompt
 from toolscaler.training.adapters import ready_for_trl, with_adapter
 from toolscaler.training.sampling import IGNORE_INDEX, EvenSteps
@@ -56,6 +57,9 @@ class RetrievalConfig(SFTConfig):
             padding. The step is the same sum in another order.
         padding_free: Put the rows of a batch behind each other in one row without padding; they do not see each other.
             It pays with FlashAttention; without it attention computes over all of them.
+        bidirectional_prompts: Let each prompt token attend to the whole prompt (a prefix language model); codes stay
+            causal. The paper's prompts are causal; bases that were pretrained both ways, such as BERT's kind, gain from
+            it. The model keeps it as ``config.is_causal = false``; such a model retrieves, but holds no dialogues.
     """
 
     num_train_epochs: float = field(default=5.0, metadata={"help": "Epochs (paper: 5)."})
@@ -81,6 +85,7 @@ class RetrievalConfig(SFTConfig):
     prompt_token_dropout: float = field(default=0.0, metadata={"help": "Share of prompt tokens hidden in training."})
     train_end_token: bool = field(default=True, metadata={"help": "Count the end token in the loss."})
     sort_step_rows: bool = field(default=True, metadata={"help": "Sort the rows of each step by length."})
+    bidirectional_prompts: bool = field(default=False, metadata={"help": "Prompt tokens attend to the whole prompt."})
 
     def __post_init__(self) -> None:
         if not torch.cuda.is_available():
@@ -93,6 +98,8 @@ class RetrievalConfig(SFTConfig):
             raise ConfigError("retrieval.prompt_token_dropout", self.prompt_token_dropout, "a share from 0 to below 1")
         if self.packing:
             raise ConfigError("retrieval.packing", True, "false; padding_free=True needs no padding either")
+        if self.bidirectional_prompts and self.padding_free:
+            raise ConfigError("retrieval.padding_free", True, "false with bidirectional_prompts, which need a mask")
         super().__post_init__()
 
 
@@ -140,6 +147,7 @@ class RetrievalTrainer(EvenSteps, SFTTrainer):
 
     Attributes:
         flattens: Whether a batch becomes one row without padding.
+        both_ways: Whether prompts are read both ways.
         first_code_id: Id of the first code token; 0 where codes are tokens of the base.
         end_token_id: Id of the end token; ``None``: there is none.
     """
@@ -147,6 +155,7 @@ class RetrievalTrainer(EvenSteps, SFTTrainer):
     first_code_id: int = 0
     end_token_id: int | None = None
     flattens: bool = False
+    both_ways: bool = False
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -201,6 +210,10 @@ class RetrievalTrainer(EvenSteps, SFTTrainer):
             given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
         if "logits_to_keep" in accepted:
             given["logits_to_keep"] = kept
+        if self.both_ways:
+            columns = torch.arange(mask.shape[1], device=mask.device)
+            prompt = columns < first_label_columns(inputs["labels"], mask.shape[1])[:, None]
+            given["attention_mask"] = both_ways_mask(self.accelerator.unwrap_model(self.model), mask, prompt)
         return given
 
     def _accepted_arguments(self) -> frozenset[str]:
@@ -240,6 +253,11 @@ def flat_inputs(given: Mapping[str, Any], targets: torch.Tensor) -> dict[str, An
     }
 
 
+def first_label_columns(labels: torch.Tensor, width: int) -> torch.Tensor:
+    """Give the column (B,) of each row's first label; ``labels`` (B, C + 1) belong to the last of ``width`` columns."""
+    return width - labels.shape[1] + (labels != IGNORE_INDEX).int().argmax(1)
+
+
 def hide_prompt_tokens(
     mask: torch.Tensor,
     labels: torch.Tensor,
@@ -261,7 +279,7 @@ def hide_prompt_tokens(
         (B, T) mask with zeros at the hidden tokens; positions counted over it are those of the shortened prompt.
     """
     width = mask.shape[1]
-    first_label = width - labels.shape[1] + (labels != IGNORE_INDEX).int().argmax(1)
+    first_label = first_label_columns(labels, width)
     columns = torch.arange(width, device=mask.device)
     start = width - mask.sum(1)
     inner = (columns > start[:, None]) & (columns < (first_label - 1)[:, None])
@@ -345,7 +363,8 @@ def retrieval_trainer(
         callbacks: More Trainer callbacks.
 
     Raises:
-        TrainingError: The model's vocabulary is smaller than the tokenizer's, or the rows cannot be used.
+        TrainingError: The model's vocabulary is smaller than the tokenizer's, the rows cannot be used, or prompts are
+            to be read both ways and the model cannot (:func:`toolscaler.prompt_attention.read_both_ways`).
     """
     config = config if config is not None else RetrievalConfig()
     size = model.get_input_embeddings().weight.shape[0]
@@ -366,6 +385,11 @@ def retrieval_trainer(
         )
     if isinstance(model, PeftModel):
         ready_for_trl(model)
+    both_ways = config.bidirectional_prompts or reads_both_ways(model)
+    if both_ways:
+        if step_rows is not None or config.padding_free:
+            raise TrainingError("bidirectional_prompts: expected neither step_rows nor padding_free beside it")
+        read_both_ways(model, config.max_length)
     config.dataset_kwargs = {**(config.dataset_kwargs or {}), "skip_prepare_dataset": True}
     config.remove_unused_columns = False
     dataset = tokenize_retrieval_rows(tokenizer, train_rows, config)
@@ -395,6 +419,7 @@ def retrieval_trainer(
         callbacks=callbacks,
     )
     trainer.flattens, trainer.sorts_rows = config.padding_free, config.sort_step_rows
+    trainer.both_ways = both_ways
     trainer.first_code_id = 0 if tokenizer.base_tokens else tokenizer.first_code_id
     trainer.end_token_id = tokenizer.eos_token_id
     return trainer

@@ -20,6 +20,7 @@ from trl import SFTConfig, SFTTrainer
 
 from toolscaler.data.protocol import AgentProtocol
 from toolscaler.errors import ConfigError, TrainingError
+from toolscaler.prompt_attention import reads_both_ways
 from toolscaler.training.adapters import ready_for_trl, with_adapter
 from toolscaler.training.sampling import EvenSteps
 from toolscaler.training.trajectory_data import IGNORE_INDEX, RowsReport, TrajectoryRows, Truncation, trajectory_rows
@@ -172,11 +173,13 @@ def trajectory_trainer(
 
     Raises:
         TrainingError: The model's vocabulary is smaller than the tokenizer's, no trajectory became a row, rows are
-            longer than ``max_length``, or documents are missing.
+            longer than ``max_length``, documents are missing, or the model reads prompts both ways.
         UnknownToolError: A trajectory calls a tool without codes or without a document.
     """
     config = config if config is not None else TrajectoryConfig()
     protocol = protocol or AgentProtocol()
+    if reads_both_ways(model):
+        raise TrainingError("expected a model that reads causally, got one trained with bidirectional_prompts")
     size = model.get_input_embeddings().weight.shape[0]
     needed = tokenizer.required_vocab_size
     if 0 < size < needed:  # 0: partitioned away under ZeRO-3
