@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -67,6 +68,21 @@ def test_random_walks_are_valid(tokenizer, schema, seed, sharpness) -> None:
     assert list(Draft202012Validator(schema).iter_errors(value)) == []
     assert grammar.parse(text) == value
     json.dumps(value, allow_nan=False).encode()
+
+
+@pytest.mark.parametrize("words", [1, 40, 100])
+@pytest.mark.parametrize("pattern", ["日.?本", r"\d", "é|ü", r"b[0-9]+b"])
+def test_a_long_text_that_lacks_a_pattern_is_closed(tokenizer, pattern, words) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}, "required": ["a"]}
+    matcher = ArgumentGrammar(tokenizer, schema).matcher()
+    for token in tokenizer.encode('{"a": "' + "wander Ω by " * words, add_special_tokens=False):
+        matcher.accept(token)
+    way = matcher.closing_tokens(4000)
+    assert way is not None
+    for token in way:
+        matcher.accept(token)
+    assert matcher.accepting
+    assert re.search(pattern, json.loads(matcher.text)["a"])
 
 
 LEAVES = (

@@ -52,8 +52,9 @@ class TextClosing:
     def end(self, written: bytes, fits: Callable[[bytes], bool]) -> bytes | None:
         """Find the shortest end of the text that is open.
 
-        Exact but for what the engine cannot decide (very long repetitions, such as ``.{300}q``), for ends of more than
-        :data:`MAX_CHARACTERS` characters, and inside of an escape by number: there is none then.
+        Exact but for what the engine cannot decide (very long repetitions, such as ``.{300}q``; behind long texts it
+        is then the end that fits any text, where there is one), for ends of more than :data:`MAX_CHARACTERS`
+        characters, and inside of an escape by number: there is none then.
 
         Args:
             written: The arguments so far, with an open text.
@@ -73,10 +74,13 @@ class TextClosing:
             return None
         found = [end for text in self._fixed if (end := opened.rest(text)) is not None and fits(end)]
         for rule in self._rules:
-            text = _shortest(rule, opened, self._any)
-            end = None if text is None else opened.rest(text)
-            if end is not None and fits(end):
-                found.append(end)
+            # The engine gives up on long beginnings; then what would be a whole text by itself may still fit behind.
+            for begin in dict.fromkeys((opened, _Opened("", opened.begun))):
+                text = _shortest(rule, begin, self._any)
+                end = None if text is None else begin.rest(text)
+                if end is not None and fits(end):
+                    found.append(end)
+                    break
         return min(found, key=len, default=None)
 
 
