@@ -184,3 +184,18 @@ def test_the_example_grids_split_the_real_sets(
     data = DatasetFolder(tmp_path / "data")
     asked = {text_key(query.text) for part in data.test_names for query in data.test_set(part)}
     assert not asked & {text_key(query.text) for query in data.queries("train") + data.queries("validation")}
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).resolve().parents[2] / "examples" / "experiments").glob("*.yaml"))
+)
+def test_every_example_grid_is_sound(tmp_path: Path, file: Path) -> None:
+    """What `make tables` runs: no unknown key, every part of a system there, a folder of its own."""
+    config = ExperimentConfig.from_file(file, {"data_root": str(tmp_path)})
+    assert config.datasets
+    for name, system in config.systems.items():
+        missing = set(system.parts.values()) - set(config.systems)
+        assert not missing, f"{name} is made of {missing}"
+    others = [other for other in file.parent.glob("*.yaml") if other != file]
+    folders = {str(ExperimentConfig.from_file(other, {"data_root": str(tmp_path)}).output_dir) for other in others}
+    assert str(config.output_dir) not in folders
