@@ -75,7 +75,7 @@ class TextClosing:
         found = [end for text in self._fixed if (end := opened.rest(text)) is not None and fits(end)]
         for rule in self._rules:
             # The engine gives up on long beginnings; then what would be a whole text by itself may still fit behind.
-            for begin in dict.fromkeys((opened, _Opened("", opened.begun))):
+            for begin in (opened, _Opened("", opened.begun)):
                 text = _shortest(rule, begin, self._any)
                 end = None if text is None else begin.rest(text)
                 if end is not None and fits(end):

@@ -58,8 +58,8 @@ class RetrievalConfig(SFTConfig):
         padding_free: Put the rows of a batch behind each other in one row without padding; they do not see each other.
             It pays with FlashAttention; without it attention computes over all of them.
         bidirectional_prompts: Let each prompt token attend to the whole prompt (a prefix language model); codes stay
-            causal. The paper's prompts are causal; bases that were pretrained both ways, such as BERT's kind, gain from
-            it. The model keeps it as ``config.is_causal = false``; such a model retrieves, but holds no dialogues.
+            causal. The paper's prompts are causal; it is for bases that were pretrained both ways, such as BERT's kind.
+            The model keeps it as ``config.is_causal = false``; such a model retrieves, but holds no dialogues.
     """
 
     num_train_epochs: float = field(default=5.0, metadata={"help": "Epochs (paper: 5)."})
@@ -147,7 +147,6 @@ class RetrievalTrainer(EvenSteps, SFTTrainer):
 
     Attributes:
         flattens: Whether a batch becomes one row without padding.
-        both_ways: Whether prompts are read both ways.
         first_code_id: Id of the first code token; 0 where codes are tokens of the base.
         end_token_id: Id of the end token; ``None``: there is none.
     """
@@ -155,7 +154,6 @@ class RetrievalTrainer(EvenSteps, SFTTrainer):
     first_code_id: int = 0
     end_token_id: int | None = None
     flattens: bool = False
-    both_ways: bool = False
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -210,7 +208,7 @@ class RetrievalTrainer(EvenSteps, SFTTrainer):
             given["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
         if "logits_to_keep" in accepted:
             given["logits_to_keep"] = kept
-        if self.both_ways:
+        if reads_both_ways(self.model):
             columns = torch.arange(mask.shape[1], device=mask.device)
             prompt = columns < first_label_columns(inputs["labels"], mask.shape[1])[:, None]
             given["attention_mask"] = both_ways_mask(self.accelerator.unwrap_model(self.model), mask, prompt)
@@ -385,8 +383,7 @@ def retrieval_trainer(
         )
     if isinstance(model, PeftModel):
         ready_for_trl(model)
-    both_ways = config.bidirectional_prompts or reads_both_ways(model)
-    if both_ways:
+    if config.bidirectional_prompts or reads_both_ways(model):
         if step_rows is not None or config.padding_free:
             raise TrainingError("bidirectional_prompts: expected neither step_rows nor padding_free beside it")
         read_both_ways(model, config.max_length)
@@ -419,7 +416,6 @@ def retrieval_trainer(
         callbacks=callbacks,
     )
     trainer.flattens, trainer.sorts_rows = config.padding_free, config.sort_step_rows
-    trainer.both_ways = both_ways
     trainer.first_code_id = 0 if tokenizer.base_tokens else tokenizer.first_code_id
     trainer.end_token_id = tokenizer.eos_token_id
     return trainer
